@@ -1,0 +1,117 @@
+"""Files that are whole or absent: atomic writes, hashes, and errors that name the file.
+
+Every write of lianlu goes through a temporary name in the same folder and a rename, so that a kill or a full disk
+leaves the old file or none, never half of one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from lianlu.core.errors import ArtifactError
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError below into an ArtifactError that names the file and says what to do."""
+    try:
+        yield
+    except OSError as error:
+        hint = {
+            errno.ENOSPC: "the disk is full: free some space and run again; finished steps are kept",
+            errno.EDQUOT: "your disk quota is used up: free some space and run again",
+            errno.EACCES: "you may not write there: choose another folder with LIANLU_HOME",
+            errno.EROFS: "the file system is read-only: choose another folder with LIANLU_HOME",
+        }.get(error.errno or 0, "check the path and the disk, then run again")
+        raise ArtifactError(f"cannot write {path}: {error.strerror or error}", hint=hint) from error
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a temporary file beside `path`; it takes the name when the block ends well, and vanishes when it does not."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    encoding = None if "b" in mode else "utf-8"
+    try:
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary, mode, encoding=encoding) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file atomically."""
+    with atomic_write(path, "w") as file:
+        file.write(text)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, sorted and indented, so that equal values give equal bytes."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """SHA-256 of a JSON value in canonical form, as hex."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Every regular file below `folder`, in sorted order; hidden files and folders are left out."""
+    found: list[Path] = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found.extend(Path(root, name) for name in sorted(names) if not name.startswith("."))
+    return [path for path in found if path.is_file()]
+
+
+class DigestCache:
+    """Content hashes remembered by (path, size, modification time), so that a second run need not read the bytes again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._changed = False
+        try:
+            self._known: dict[str, list[Any]] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            self._known = {}
+
+    def file(self, path: Path) -> str:
+        """SHA-256 of one file."""
+        stat = path.stat()
+        key, stamp = str(path.resolve()), [stat.st_size, stat.st_mtime_ns]
+        known = self._known.get(key)
+        if known is None or known[:2] != stamp:
+            known = [*stamp, sha256_file(path)]
+            self._known[key] = known
+            self._changed = True
+        return str(known[2])
+
+    def tree(self, path: Path) -> str:
+        """Digest of a file, or of a folder as the list of its relative names and contents."""
+        if path.is_file():
+            return self.file(path)
+        return sha256_json([[str(item.relative_to(path)), self.file(item)] for item in files_below(path)])
+
+    def save(self) -> None:
+        """Keep what was learned."""
+        if self._changed:
+            write_text(self._path, json.dumps(self._known))
+            self._changed = False

@@ -1,0 +1,39 @@
+"""Shared fixtures: where real data and the embedded model are, or a clear reason to skip."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("LIANLU_TEST_DATA", ROOT.parent / "shared" / "data"))
+SMOLLM2 = "smollm2-135m-instruct"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real corpora and benchmarks."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the development data in {SHARED} (set LIANLU_TEST_DATA)")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The GGUF of SmolLM2-135M-Instruct, if it has been pulled."""
+    from lianlu.model.pull import local_path
+
+    path = local_path(SMOLLM2)
+    if path is None:
+        pytest.skip(f"needs the embedded model: run `lianlu pull {SMOLLM2}` first")
+    return path
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty store of its own for one test."""
+    monkeypatch.setenv("LIANLU_HOME", str(tmp_path / "store"))
+    yield tmp_path / "store"
