@@ -1,0 +1,19 @@
+"""The one table of stages: verb -> where it lives and what it makes. Nothing else is looked up by name."""
+
+from __future__ import annotations
+
+from lianlu.core.stage import Stage
+
+STAGES: dict[str, Stage] = {
+    "clean": Stage("lianlu.data.clean", "CleanConfig", "documents"),
+    "tokenizer": Stage("lianlu.tokenizer.train", "TokenizerConfig", "tokenizer"),
+    "shard": Stage("lianlu.data.shard", "ShardConfig", "shards"),
+    "chat-data": Stage("lianlu.data.chat_data", "ChatDataConfig", "conversations"),
+    "pretrain": Stage("lianlu.train.pretrain", "PretrainConfig", "checkpoint"),
+    "sft": Stage("lianlu.train.sft", "SftConfig", "adapter"),
+    "merge": Stage("lianlu.quantize.merge", "MergeConfig", "checkpoint"),
+    "quantize": Stage("lianlu.quantize.int8", "QuantizeConfig", "checkpoint"),
+    "eval": Stage("lianlu.eval.runner", "EvalConfig", "eval-log"),
+    "compare": Stage("lianlu.eval.compare", "CompareConfig", "leaderboard"),
+    "demo": Stage("lianlu.apps.agent.demo", "DemoConfig", "traces"),
+}
