@@ -1,0 +1,129 @@
+"""The nouns of the engine: what is asked (`Request`), what is known of it (`Sequence`), what is told about it (`Event`).
+
+One invariant runs the engine: the computed tokens of a sequence chase its known tokens. A new prompt, a chunk of a long
+one, a step of decoding, a prefix found in the cache and a preempted sequence that comes back differ only in how far
+`num_computed` lies behind `len(tokens)`; whoever closes the gap gets a new token, which opens it by one again.
+
+    QUEUED -> RUNNING <-> PREEMPTED -> FINISHED | CANCELLED | FAILED        (cancel is legal in every live state)
+
+No tensors and no HTTP in this file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal
+
+from lianlu.client.base import Sampling, TokenLogprob
+from lianlu.core.errors import LianluError
+
+FinishReason = Literal["stop", "length", "cancelled", "error"]
+
+
+class State(Enum):
+    """Where a sequence is in its life."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    PREEMPTED = "preempted"
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+LIVE = frozenset({State.QUEUED, State.RUNNING, State.PREEMPTED})
+NEXT: dict[State, frozenset[State]] = {
+    State.QUEUED: frozenset({State.RUNNING, State.CANCELLED, State.FAILED}),
+    State.RUNNING: frozenset({State.PREEMPTED, State.FINISHED, State.CANCELLED, State.FAILED}),
+    State.PREEMPTED: frozenset({State.RUNNING, State.CANCELLED, State.FAILED}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Token ids to continue, and how. `keep_specials` leaves special tokens in the text (tool calls of some models)."""
+
+    prompt: tuple[int, ...]
+    sampling: Sampling = Sampling()
+    ignore_eos: bool = False
+    keep_specials: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """News about one request; events of one request follow each other, the last one has a `finish_reason`.
+
+    `text` is what may be shown now (text that might become a stop string is held back), so that the texts of all events
+    make the reply. `token_ids` and `logprobs` are those chosen since the last event, end token included; `logprobs` is
+    empty unless asked for. `error` is set when `finish_reason` is "error".
+    """
+
+    request_id: int
+    text: str = ""
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish_reason: FinishReason | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    error: LianluError | None = None
+
+    def merged(self, later: Event) -> Event:
+        """This event and a `later` one of the same request as one."""
+        return Event(
+            request_id=self.request_id,
+            text=self.text + later.text,
+            token_ids=self.token_ids + later.token_ids,
+            logprobs=self.logprobs + later.logprobs,
+            finish_reason=later.finish_reason,
+            prompt_tokens=later.prompt_tokens,
+            completion_tokens=later.completion_tokens,
+            cached_tokens=later.cached_tokens,
+            error=later.error,
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """A request on its way: its known tokens, how many of them are computed, and the blocks that hold their keys and values."""
+
+    id: int
+    request: Request
+    max_len: int
+    """Known tokens at which generation ends: prompt, new tokens and the room there is."""
+    tokens: list[int] = field(init=False)
+    num_computed: int = 0
+    num_cached: int = 0
+    """Prompt tokens that were found in the prefix cache at first admission."""
+    num_preempted: int = 0
+    blocks: list[int] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=list)
+    """Chained digests of the full blocks of `tokens`, as far as they were needed."""
+    num_published: int = 0
+    state: State = State.QUEUED
+
+    def __post_init__(self) -> None:
+        self.tokens = list(self.request.prompt)
+
+    @property
+    def num_prompt(self) -> int:
+        return len(self.request.prompt)
+
+    @property
+    def num_generated(self) -> int:
+        return len(self.tokens) - len(self.request.prompt)
+
+    @property
+    def num_pending(self) -> int:
+        """Known tokens that are not computed yet; 1 while decoding."""
+        return len(self.tokens) - self.num_computed
+
+    @property
+    def is_live(self) -> bool:
+        return self.state in LIVE
+
+    def to(self, state: State) -> None:
+        """Go to another state; only the moves drawn above are legal."""
+        assert state in NEXT.get(self.state, ()), f"sequence {self.id} cannot go from {self.state} to {state}"
+        self.state = state
