@@ -1,0 +1,69 @@
+"""Rotary position embedding (Su et al. 2021): frequencies of each scaling kind, and the rotation of queries and keys.
+
+Half-split form (the first half of a head rotates with the second), as Hugging Face checkpoints have it. Kinds:
+`linear` (positions divided by a factor), `dynamic` (NTK: the base grows with the length of the sequence beyond the
+trained length), `yarn` (Peng et al. 2023), `llama3` (Meta's wavelength bands). Everything is computed in fp32 and cast at the end.
+
+Shapes: T tokens, H heads, K head_dim, J = K / 2 frequencies.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def frequencies(base: float, head_dim: int) -> Tensor:
+    """Plain inverse frequencies f_J: `base ** (-2j / head_dim)`, fp32."""
+    exponent_J = torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim
+    return 1.0 / (base**exponent_J)
+
+
+def dynamic_frequencies(base: float, head_dim: int, factor: float, max_length: int, lengths_T: Tensor) -> Tensor:
+    """Frequencies f_TJ of dynamic NTK for tokens in sequences of `lengths_T`; plain ones up to `max_length`."""
+    over_T = (factor * lengths_T.float() / max_length - (factor - 1)).clamp(min=1.0)
+    base_T = base * over_T ** (head_dim / (head_dim - 2))
+    exponent_J = torch.arange(0, head_dim, 2, dtype=torch.int64, device=lengths_T.device).float() / head_dim
+    return 1.0 / (base_T[:, None] ** exponent_J)
+
+
+def yarn_frequencies(base: float, head_dim: int, factor: float, length: int, betas: tuple[float, float]) -> Tensor:
+    """Frequencies f_J of YaRN: fast ones kept, slow ones divided by `factor`, a ramp between.
+
+    `length` is the trained length; `betas` are the rotations (fast, slow) between which the ramp lies.
+    """
+    plain_J = frequencies(base, head_dim)
+    low, high = (head_dim * math.log(length / (beta * 2 * math.pi)) / (2 * math.log(base)) for beta in betas)
+    low, high = max(math.floor(low), 0), min(math.ceil(high), head_dim - 1)
+    span = high - low if high != low else 0.001
+    ramp_J = ((torch.arange(head_dim // 2, dtype=torch.float32) - low) / span).clamp(0, 1)
+    return plain_J / factor * ramp_J + plain_J * (1 - ramp_J)
+
+
+def yarn_magnitude(factor: float) -> float:
+    """What YaRN multiplies cos and sin by."""
+    return 0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+
+def llama3_frequencies(base: float, head_dim: int, factor: float, length: int, bands: tuple[float, float]) -> Tensor:
+    """Frequencies f_J of Llama 3.1: waves longer than `length / low` divided by `factor`, shorter than `length / high` kept."""
+    plain_J = frequencies(base, head_dim)
+    low, high = bands
+    wavelength_J = 2 * math.pi / plain_J
+    smooth_J = ((length / wavelength_J - low) / (high - low)).clamp(0, 1)
+    return (1 - smooth_J) * plain_J / factor + smooth_J * plain_J
+
+
+def cos_sin(positions_T: Tensor, frequencies_J: Tensor, magnitude: float = 1.0) -> tuple[Tensor, Tensor]:
+    """cos_TJ and sin_TJ in fp32; `frequencies_J` may also be one row for each token (f_TJ)."""
+    angle_TJ = positions_T[:, None].float() * frequencies_J
+    return angle_TJ.cos() * magnitude, angle_TJ.sin() * magnitude
+
+
+def rotate(x_THK: Tensor, cos_TJ: Tensor, sin_TJ: Tensor) -> Tensor:
+    """Rotate every head of `x_THK` by the angle of its token."""
+    first_THJ, second_THJ = x_THK.chunk(2, dim=-1)
+    cos_T1J, sin_T1J = cos_TJ[:, None].to(x_THK.dtype), sin_TJ[:, None].to(x_THK.dtype)
+    return torch.cat((first_THJ * cos_T1J - second_THJ * sin_T1J, second_THJ * cos_T1J + first_THJ * sin_T1J), dim=-1)
