@@ -15,5 +15,5 @@ STAGES: dict[str, Stage] = {
     "quantize": Stage("lianlu.quantize.int8", "QuantizeConfig", "checkpoint"),
     "eval": Stage("lianlu.eval.runner", "EvalConfig", "eval-log"),
     "compare": Stage("lianlu.eval.compare", "CompareConfig", "leaderboard"),
-    "demo": Stage("lianlu.apps.agent.demo", "DemoConfig", "traces"),
+    "agent": Stage("lianlu.apps.agent_run", "AgentRunConfig", "traces"),
 }

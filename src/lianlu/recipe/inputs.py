@@ -14,7 +14,7 @@ from typing import Any
 from lianlu.core.config import Config, canonical, input_fields
 from lianlu.core.errors import ArtifactError, DataError
 from lianlu.core.files import sha256_json
-from lianlu.core.store import Artifact, InputRecord, Store
+from lianlu.core.store import Artifact, InputRecord, Store, read_manifest
 from lianlu.recipe.recipe import Step
 
 PYTHON = "python"
@@ -30,12 +30,12 @@ class Resolved:
     artifact_id: str
 
 
-class Pending(Exception):
+class PendingError(Exception):
     """An input does not exist yet: an earlier step has to run, or a model has to be fetched."""
 
 
 def resolve_step(step: Step, store: Store, done: Mapping[str, Artifact], *, fetch: bool) -> Resolved:
-    """Resolve every input of `step`. Raises: Pending without `fetch`, DataError, ConfigError."""
+    """Resolve every input of `step`. Raises: PendingError without `fetch`, DataError, ConfigError."""
     values = canonical(step.config)
     keyed = dict(values)
     records: list[InputRecord] = []
@@ -58,7 +58,7 @@ def resolve_step(step: Step, store: Store, done: Mapping[str, Artifact], *, fetc
 def _resolve(field: str, text: str, store: Store, done: Mapping[str, Artifact], *, fetch: bool) -> InputRecord:
     if text.startswith("@"):
         if text[1:] not in done:
-            raise Pending(text)
+            raise PendingError(text)
         return _artifact_input(field, text, done[text[1:]])
     if text == PYTHON:
         return InputRecord(field=field, written=text, digest=_python_digest(store), path=PYTHON)
@@ -68,8 +68,6 @@ def _resolve(field: str, text: str, store: Store, done: Mapping[str, Artifact], 
             return _artifact_input(field, text, artifact)
         path = _model_path(text, fetch=fetch)
     if (path / "manifest.json").is_file():
-        from lianlu.core.store import read_manifest
-
         return _artifact_input(field, text, Artifact(path, read_manifest(path)))
     try:
         digest = store.digests.tree(path)
@@ -100,7 +98,7 @@ def _model_path(name: str, *, fetch: bool) -> Path:
         raise DataError(f"there is no file or folder {name}", hint="check the path; relative paths start where you stand")
     if not fetch:
         pull.check_name(name)
-        raise Pending(name)
+        raise PendingError(name)
     return pull.pull(name)
 
 

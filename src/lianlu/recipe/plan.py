@@ -9,7 +9,7 @@ from typing import Literal
 from lianlu.core import console
 from lianlu.core.stage import Estimate
 from lianlu.core.store import Artifact, Store
-from lianlu.recipe.inputs import Pending, resolve_step
+from lianlu.recipe.inputs import PendingError, resolve_step
 from lianlu.recipe.recipe import Recipe, Step
 
 State = Literal["reuse", "continue", "run"]
@@ -42,7 +42,7 @@ def plan_recipe(recipe: Recipe, store: Store) -> list[Planned]:
 def _plan_step(step: Step, store: Store, done: dict[str, Artifact], past: Sequence[Artifact]) -> tuple[Planned, Artifact | None]:
     try:
         resolved = resolve_step(step, store, done, fetch=False)
-    except Pending as waiting:
+    except PendingError as waiting:
         return Planned(step, "run", _estimate(step, past), f"waits for {waiting}"), None
     artifact = store.find(resolved.artifact_id)
     if artifact:

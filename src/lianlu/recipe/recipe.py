@@ -32,6 +32,11 @@ class Step:
     stage: Stage
     config: Config
 
+    @property
+    def kind(self) -> str:
+        """Kind of artifact the step makes; a config may decide it (`artifact_kind`), as sft does by `tune.kind`."""
+        return str(getattr(self.config, "artifact_kind", self.stage.kind))
+
     def references(self) -> Iterator[tuple[str, str]]:
         """(field, text) of every input the step names."""
         for field in input_fields(type(self.config)):
@@ -56,7 +61,7 @@ class Recipe:
         """The recipe cut down to these steps and what they need. Raises: ConfigError for an unknown step."""
         by_name = {step.name: step for step in self.steps}
         wanted: set[str] = set()
-        todo = [name for name in names]
+        todo = list(names)
         while todo:
             name = todo.pop()
             if name not in by_name:
@@ -103,7 +108,7 @@ def _check_kinds(step: Step, built: Mapping[str, Step]) -> None:
     marks = input_fields(type(step.config))
     for field, text in step.references():
         if text.startswith("@") and marks[field].kinds:
-            kind = built[text[1:]].stage.kind
+            kind = built[text[1:]].kind
             if kind not in marks[field].kinds:
                 raise ConfigError(
                     f"steps.{step.name}.{field} = {text!r} is a {kind}", hint=f"it takes: {', '.join(marks[field].kinds)}"

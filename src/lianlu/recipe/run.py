@@ -61,7 +61,7 @@ def _make(step: Step, resolved: Resolved, store: Store) -> Artifact:
     step.stage.function("run")(resolved.config, out)
     draft: dict[str, Any] = {
         "id": resolved.artifact_id,
-        "kind": step.stage.kind,
+        "kind": step.kind,
         "stage": step.stage_name,
         "stage_version": step.stage.version,
         "step": step.name,

@@ -1,0 +1,5 @@
+"""`python -m lianlu` is `lianlu`."""
+
+from lianlu.cli.main import main
+
+main()

@@ -1,0 +1,72 @@
+"""The live verbs: serve, chat, agent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+GROUP = "live"
+Model = Annotated[str, typer.Argument(help="A model name, @step, artifact, folder, .gguf file, or a server's URL.")]
+AdapterOption = Annotated[str | None, typer.Option("--adapter", help="A LoRA adapter: @step, artifact or folder.")]
+Precision = Annotated[str, typer.Option(help="float32, bfloat16 or auto.")]
+
+
+def add_verbs(app: typer.Typer) -> None:
+    """Add the verbs of this file."""
+    app.command("serve", rich_help_panel=GROUP)(serve)
+    app.command("chat", rich_help_panel=GROUP)(chat)
+    app.command("agent", rich_help_panel=GROUP)(agent)
+
+
+def _local(name: str | None) -> Path | None:
+    if name is None:
+        return None
+    from lianlu.core.store import Store
+    from lianlu.recipe.inputs import resolve_model
+
+    return resolve_model(name, Store.locate())
+
+
+def serve(
+    model: Model,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    name: Annotated[str | None, typer.Option(help="Model name in the API (default: as given).")] = None,
+    adapter: AdapterOption = None,
+    precision: Precision = "auto",
+    api_key: Annotated[str | None, typer.Option(envvar="LIANLU_API_KEY", help="Ask clients for this key.")] = None,
+) -> None:
+    """Serve a model over the OpenAI chat API. Ctrl-C finishes what runs, then stops."""
+    from lianlu.serve.main import serve as serve_model
+
+    path = _local(model)
+    assert path is not None
+    serve_model(path, name=name or model, host=host, port=port, adapter=_local(adapter), precision=precision, api_key=api_key)
+
+
+def chat(model: Model, adapter: AdapterOption = None, precision: Precision = "auto") -> None:
+    """Talk to a model in the terminal; /help lists what you can type."""
+    from lianlu.apps.chat.terminal import chat as talk
+    from lianlu.engine.connect import connect
+
+    talk(connect(_target(model), adapter=_local(adapter), precision=precision))
+
+
+def agent(
+    model: Model,
+    task: Annotated[str, typer.Argument(help="What the agent is to do.")],
+    adapter: AdapterOption = None,
+    precision: Precision = "auto",
+    max_steps: Annotated[int, typer.Option(min=1, help="How many replies the model may give.")] = 6,
+) -> None:
+    """Give a task to an agent that may run Python in a sandbox; shows every step."""
+    from lianlu.apps.agent_terminal import solve
+    from lianlu.engine.connect import connect
+
+    solve(connect(_target(model), adapter=_local(adapter), precision=precision), task, max_steps)
+
+
+def _target(model: str) -> str:
+    return model if model.startswith(("http://", "https://")) else str(_local(model))

@@ -1,0 +1,92 @@
+"""The command line: verbs over the floors below, grouped as in `docs/tour.md`.
+
+A verb imports what it needs when it is called, so that help is quick. All errors end here: message and hint, exit code 2
+for what the user can mend, 1 for what only we can, 130 after Ctrl-C; a traceback only with --debug.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import typer
+import typer.core
+
+from lianlu.cli import care, chain, lineage, live, stage_verbs
+
+HELP = """From raw text to an answering agent on your own language model, with one tool.
+
+Start here: `lianlu run recipes/tiny.toml` runs the whole chain on a laptop, `lianlu plan RECIPE` says beforehand what it
+will do, `lianlu chat smollm2-135m-instruct` talks to a model, `lianlu doctor` says what this machine lacks.
+Settings are TOML lines: `lianlu run recipes/tiny.toml steps.clean.source=docs/`. Add --debug for a traceback."""
+
+# ClickException: the base of every error about the command line itself, wherever this version of typer keeps it.
+USAGE_ERRORS: Any = typer.BadParameter.__mro__[2]
+
+
+class Verbs(typer.core.TyperGroup):
+    """The verbs listed under the headings of the chain rather than as one long list."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write one block a heading: the verb and the first sentence of its help."""
+        width = max(len(name) for name in self.commands)
+        for heading in dict.fromkeys(command.rich_help_panel for command in self.commands.values()):
+            with formatter.section(heading):
+                members = [c for c in self.commands.values() if c.rich_help_panel == heading]
+                formatter.write_dl([(c.name.ljust(width), (c.help or "").splitlines()[0]) for c in members])
+
+
+app = typer.Typer(
+    name="lianlu",
+    cls=Verbs,
+    help=HELP,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+for part in (chain, stage_verbs, live, lineage, care):
+    part.add_verbs(app)
+
+
+def main() -> None:
+    """Entry point of `lianlu`."""
+    arguments = [word for word in sys.argv[1:] if word != "--debug"]
+    sys.exit(call(arguments, debug="--debug" in sys.argv[1:]))
+
+
+def call(arguments: list[str], *, debug: bool = False) -> int:
+    """Run one command line and return its exit code."""
+    try:
+        return int(app(arguments, standalone_mode=False) or 0)
+    except USAGE_ERRORS as error:
+        error.show()
+        return int(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        from lianlu.core import console
+
+        console.info("\nstopped; the same command continues where it was")
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        return _report(error)
+
+
+def _report(error: Exception) -> int:
+    from lianlu.core import console
+    from lianlu.core.errors import LianluError
+
+    if isinstance(error, LianluError):
+        console.error(error.message, error.hint)
+        return error.exit_code
+    where = "run the same command with --debug for the traceback, and please report it"
+    console.error(f"{type(error).__name__}: {error}", hint=f"this is a fault of lianlu; {where}")
+    return 1
+
+
+if __name__ == "__main__":
+    main()
