@@ -15,6 +15,7 @@ from lianlu.core.config import Config, canonical, input_fields
 from lianlu.core.errors import ArtifactError, DataError
 from lianlu.core.files import sha256_json
 from lianlu.core.store import Artifact, InputRecord, Store, read_manifest
+from lianlu.model import pull
 from lianlu.recipe.recipe import Step
 
 PYTHON = "python"
@@ -39,12 +40,12 @@ def resolve_step(step: Step, store: Store, done: Mapping[str, Artifact], *, fetc
     values = canonical(step.config)
     keyed = dict(values)
     records: list[InputRecord] = []
-    for field in input_fields(type(step.config)):
+    for field, mark in input_fields(type(step.config)).items():
         written = getattr(step.config, field)
         if not written:
             continue
         texts = list(written) if isinstance(written, list | tuple) else [written]
-        found = [_resolve(field, text, store, done, fetch=fetch) for text in texts]
+        found = [_resolve(field, text, store, done, fetch=fetch, model="checkpoint" in mark.kinds) for text in texts]
         records.extend(found)
         paths = [record.path for record in found]
         values[field] = paths if isinstance(written, list | tuple) else paths[0]
@@ -55,7 +56,7 @@ def resolve_step(step: Step, store: Store, done: Mapping[str, Artifact], *, fetc
     return Resolved(type(step.config).model_validate(values), records, key, f"{step.stage_name}-{key[:12]}")
 
 
-def _resolve(field: str, text: str, store: Store, done: Mapping[str, Artifact], *, fetch: bool) -> InputRecord:
+def _resolve(field: str, text: str, store: Store, done: Mapping[str, Artifact], *, fetch: bool, model: bool) -> InputRecord:
     if text.startswith("@"):
         if text[1:] not in done:
             raise PendingError(text)
@@ -66,7 +67,7 @@ def _resolve(field: str, text: str, store: Store, done: Mapping[str, Artifact], 
     if not path.exists():
         if artifact := _stored(text, store):
             return _artifact_input(field, text, artifact)
-        path = _model_path(text, fetch=fetch)
+        path = _model_path(text, fetch=fetch) if model else _no_path(text)
     if (path / "manifest.json").is_file():
         return _artifact_input(field, text, Artifact(path, read_manifest(path)))
     try:
@@ -90,16 +91,16 @@ def _stored(text: str, store: Store) -> Artifact | None:
 
 
 def _model_path(name: str, *, fetch: bool) -> Path:
-    from lianlu.model import pull
-
-    if local := pull.local_path(name):
-        return local
-    if "/" in name and (name.startswith((".", "/", "~")) or Path(name).suffix):
-        raise DataError(f"there is no file or folder {name}", hint="check the path; relative paths start where you stand")
-    if not fetch:
-        pull.check_name(name)
+    if name.startswith((".", "/", "~")) or name.endswith((".gguf", ".safetensors")):
+        return _no_path(name)
+    local = pull.local_path(name)
+    if local is None and not fetch and ("/" in name or name in {row.name for row in pull.known()}):
         raise PendingError(name)
-    return pull.pull(name)
+    return local or pull.pull(name)
+
+
+def _no_path(name: str) -> Path:
+    raise DataError(f"there is no file or folder {name}", hint="check the path; relative paths start where you stand")
 
 
 def _python_digest(store: Store) -> str:
@@ -113,5 +114,5 @@ def _python_digest(store: Store) -> str:
 def resolve_model(name: str, store: Store) -> Path:
     """A model named on the command line (`@step`, artifact, model name, path) as a path; fetched if need be."""
     done: dict[str, Any] = {name[1:]: store.get(name)} if name.startswith("@") else {}
-    record = _resolve("model", name, store, done, fetch=True)
+    record = _resolve("model", name, store, done, fetch=True, model=True)
     return store.get(record.artifact).path if record.artifact else Path(record.path)

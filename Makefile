@@ -1,0 +1,39 @@
+# make run   the whole chain on this machine (recipes/tiny.toml)
+# make test  checks and all tests
+# make check formatting, lint, types, floors, sizes
+
+PYTHON ?= python3
+RUN  := .venv
+TEST := .venv-test
+
+.PHONY: run test check fast bench clean
+
+run: $(RUN)/.ready
+	$(RUN)/bin/lianlu run recipes/tiny.toml
+
+test: $(TEST)/.ready check
+	$(TEST)/bin/lianlu pull smollm2-135m-instruct
+	$(TEST)/bin/pytest -n 2 --dist loadfile tests/unit tests/parity
+	$(TEST)/bin/pytest --durations=10 tests/e2e tests/gpu
+
+fast: $(TEST)/.ready
+	$(TEST)/bin/pytest -n 2 --dist loadfile tests/unit
+
+check: $(TEST)/.ready
+	$(TEST)/bin/ruff format --check .
+	$(TEST)/bin/ruff check .
+	$(TEST)/bin/mypy
+	$(TEST)/bin/lint-imports
+	$(TEST)/bin/python scripts/size.py
+
+bench: $(TEST)/.ready
+	for script in cold_start engine train data; do $(TEST)/bin/python bench/$$script.py || exit 1; done
+
+$(RUN)/.ready: pyproject.toml scripts/setup.sh
+	PYTHON=$(PYTHON) sh scripts/setup.sh $(RUN) .
+
+$(TEST)/.ready: pyproject.toml scripts/setup.sh
+	PYTHON=$(PYTHON) sh scripts/setup.sh $(TEST) '.[dev]'
+
+clean:
+	rm -rf $(RUN) $(TEST)
