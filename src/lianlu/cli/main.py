@@ -24,6 +24,9 @@ Settings are TOML lines: `lianlu run recipes/tiny.toml steps.clean.source=docs/`
 USAGE_ERRORS: Any = typer.BadParameter.__mro__[2]
 
 
+INTERRUPTED = 130
+
+
 class Verbs(typer.core.TyperGroup):
     """The verbs listed under the headings of the chain rather than as one long list."""
 
@@ -58,7 +61,10 @@ def main() -> None:
 def call(arguments: list[str], *, debug: bool = False) -> int:
     """Run one command line and return its exit code."""
     try:
-        return int(app(arguments, standalone_mode=False) or 0)
+        code = int(app(arguments, standalone_mode=False) or 0)
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+        return code
     except USAGE_ERRORS as error:
         error.show()
         return int(error.exit_code)
@@ -66,7 +72,7 @@ def call(arguments: list[str], *, debug: bool = False) -> int:
         from lianlu.core import console
 
         console.info("\nstopped; the same command continues where it was")
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
         return 0
