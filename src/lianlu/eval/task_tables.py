@@ -1,0 +1,50 @@
+"""Task tables of a configuration, and the tasks they mean: the one place that knows every task."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from lianlu.core.config import Config
+from lianlu.core.errors import ConfigError
+from lianlu.eval.sources import Sources
+from lianlu.eval.task import Task
+from lianlu.eval.tasks import arithmetic, docstrings, gsm8k, humaneval, mmlu, needle
+
+TaskTable = Annotated[
+    docstrings.DocstringsTask
+    | arithmetic.ArithmeticTask
+    | needle.NeedleTask
+    | gsm8k.Gsm8kTask
+    | humaneval.HumanEvalTask
+    | mmlu.MmluTask,
+    Field(discriminator="kind"),
+]
+
+BUILDERS: dict[type[Config], Callable[[Any, Sources], Task]] = {
+    docstrings.DocstringsTask: docstrings.build,
+    arithmetic.ArithmeticTask: arithmetic.build,
+    needle.NeedleTask: needle.build,
+    gsm8k.Gsm8kTask: gsm8k.build,
+    humaneval.HumanEvalTask: humaneval.build,
+    mmlu.MmluTask: mmlu.build,
+}
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+
+
+def build_tasks(tables: Sequence[TaskTable], sources: Sources) -> list[Task]:
+    """The tasks of a configuration, in order. Raises: ConfigError, DataError."""
+    tasks: list[Task] = []
+    for table in tables:
+        task = BUILDERS[type(table)](table, sources)
+        name = table.name or task.name
+        if not NAME.fullmatch(name):
+            raise ConfigError(f"a task cannot be called {name!r}", hint="use lower-case letters, digits, dot, dash, underscore")
+        if name in {other.name for other in tasks}:
+            raise ConfigError(f"two tasks are called {name}", hint='give one of them another name, for example name = "long"')
+        tasks.append(replace(task, name=name))
+    return tasks
