@@ -43,7 +43,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}", hint="check the path; a model folder holds config.json") from error
+        raise DataError(f"cannot read {path}: {error.strerror}", hint="check the path; a model has config.json") from error
     except ValueError as error:
         raise DataError(f"{path} is not valid JSON: {error}", hint=DAMAGED) from error
     if not isinstance(value, dict):

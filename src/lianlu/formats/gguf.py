@@ -103,7 +103,7 @@ class _Cursor:
         if version not in VERSIONS:
             swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
             reason = "is big-endian" if swapped in VERSIONS else f"has GGUF version {version}"
-            raise DataError(f"{self._path} {reason}", hint=f"versions {VERSIONS}, little-endian, are read: update lianlu or convert it")
+            raise DataError(f"{self._path} {reason}", hint="little-endian versions 2 and 3 are read; update lianlu")
         return self._number("Q"), self._number("Q")
 
     def _data_start(self, metadata: dict[str, Any]) -> int:
@@ -113,7 +113,7 @@ class _Cursor:
         return -(-self._at // alignment) * alignment
 
     def _damaged(self, what: str) -> DataError:
-        return DataError(f"{self._path} is damaged or cut short: {what}", hint="download it again, for example with `lianlu pull`")
+        return DataError(f"{self._path} is damaged or cut short: {what}", hint="download it again, for example by `lianlu pull`")
 
     def _take(self, count: int) -> bytes:
         end = self._at + count

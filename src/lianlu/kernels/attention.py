@@ -49,7 +49,7 @@ def varlen_attention(q_THK: Tensor, k_TGK: Tensor, v_TGK: Tensor, boundaries: Bo
     spans = [end - start for start, end in pairwise(ends) if end > start]
     if len(spans) <= 1:
         return _causal(q_THK, k_TGK, v_TGK)
-    parts = zip(q_THK.split(spans), k_TGK.split(spans), v_TGK.split(spans), strict=True)
+    parts = zip(*(torch.split(x, spans) for x in (q_THK, k_TGK, v_TGK)), strict=True)
     return torch.cat([_causal(q_SHK, k_SGK, v_SGK) for q_SHK, k_SGK, v_SGK in parts])
 
 

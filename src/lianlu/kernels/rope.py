@@ -2,7 +2,7 @@
 
 Half-split form (the first half of a head rotates with the second), as Hugging Face checkpoints have it. Kinds:
 `linear` (positions divided by a factor), `dynamic` (NTK: the base grows with the length of the sequence beyond the
-trained length), `yarn` (Peng et al. 2023), `llama3` (Meta's wavelength bands). Everything is computed in fp32 and cast at the end.
+trained length), `yarn` (Peng et al. 2023), `llama3` (Meta's wavelength bands). Computed in fp32, cast at the end.
 
 Shapes: T tokens, H heads, K head_dim, J = K / 2 frequencies.
 """

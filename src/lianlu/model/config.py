@@ -131,6 +131,8 @@ class ModelConfig(Config):
             )
         if self.head_dim < 2 or self.head_dim % 2:
             raise ValueError(f"head_dim {self.head_dim} must be even and positive")
+        if self.norm_head and self.tie_word_embeddings:
+            raise ValueError("norm_head needs an output layer of its own: set tie_word_embeddings = false")
         return self
 
     @property

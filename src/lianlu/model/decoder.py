@@ -133,7 +133,7 @@ class Decoder(nn.Module):
 
     def head_weight(self) -> Tensor:
         """The output matrix w_VD as it is applied: the embedding if tied, rows normalised under `norm_head`."""
-        weight_VD = self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
+        weight_VD: Tensor = self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
         return F.normalize(weight_VD, dim=1) if self.config.norm_head else weight_VD
 
 

@@ -32,7 +32,15 @@ SAME_NAMES = (
     "max_position_embeddings",
     "initializer_range",
 )
-OPTIONAL = ("num_key_value_heads", "rms_norm_eps", "max_position_embeddings", "initializer_range", "norm_head", "bos_token_id", "pad_token_id")
+OPTIONAL = (
+    "num_key_value_heads",
+    "rms_norm_eps",
+    "max_position_embeddings",
+    "initializer_range",
+    "norm_head",
+    "bos_token_id",
+    "pad_token_id",
+)
 REQUIRED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 DEFAULT_EPS = 1e-6
 QUANT_METHOD = "lianlu-int8"

@@ -21,6 +21,7 @@ from lianlu.model.config import ModelConfig
 from lianlu.model.decoder import Decoder
 from lianlu.model.gguf_config import config_from_gguf
 from lianlu.model.hf_config import from_hf, quantisation
+from lianlu.model.quantized import prepare_int8
 
 SHOWN_NAMES = 5
 CONFIG = "config.json"
@@ -58,11 +59,20 @@ def load_model(path: Path | str, dtype: torch.dtype = torch.float32, device: str
     source = _open_gguf(path) if is_gguf(path) else _open_folder(path)
     with torch.device("meta"):
         model = Decoder(source.config)
+        if source.int8:
+            prepare_int8(model)
     expected = model.state_dict()
     _check_names(source, expected)
-    state = {name: _fused(source, name, meta).to(device, dtype, copy=True) for name, meta in expected.items()}
+    state = {name: _cast(name, _fused(source, name, meta), dtype).to(device) for name, meta in expected.items()}
     model.load_state_dict(state, assign=True)
     return model
+
+
+def _cast(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A copy that no longer leans on the file, in `dtype`; int8 weights and their scales keep their own."""
+    if tensor.dtype == torch.int8:
+        return tensor.clone()
+    return tensor.to(torch.float32 if name.endswith(".weight_scale") else dtype, copy=True)
 
 
 def is_gguf(path: Path) -> bool:
