@@ -1,0 +1,65 @@
+"""C4's rules (Raffel et al. 2020, JMLR 20-074): lines that are no sentences are removed, pages that are no text dropped.
+
+FineWeb uses them without the rule that a line must end in a terminal mark; that is the default here too. Blank lines
+stay, so that paragraphs stay. An end mark is one of . ! ? or a closing quotation mark, also in their CJK forms.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from lianlu.data.textview import TextView
+from lianlu.data.thresholds import Limits, Verdict, broken
+
+END_MARKS = (".", "!", "?", '"', "'", "\u201d", "\u2019", "\u3002", "\uff01", "\uff1f", "\u300d", "\u300f", "\u2026")
+POLICY = (
+    "terms of use",
+    "privacy policy",
+    "cookie policy",
+    "uses cookies",
+    "use of cookies",
+    "use cookies",
+    "\u4f7f\u7528cookie",
+    "\u9690\u79c1\u653f\u7b56",
+)
+_SENTENCE = re.compile(r"[.!?]+[\"'\u201d\u2019)\]]*(?=\s|$)|[\u3002\uff01\uff1f]+", re.MULTILINE)
+
+
+def keep_lines(view: TextView, limits: Limits) -> str:
+    """The text without the lines that break a rule for lines; the very same string if there are none."""
+    if all(limits.get(key, False) is False for key in _LINE_RULES):
+        return view.text
+    kept, dropped = [], 0
+    for line in view.text.split("\n"):
+        if line.strip() and broken("c4", limits, _line_signals(line, limits)):
+            dropped += 1
+        else:
+            kept.append(line)
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip("\n") if dropped else view.text
+
+
+_LINE_RULES = ("min_words_per_line", "max_word_length", "max_javascript_lines", "max_policy_lines", "max_lines_without_end_mark")
+
+
+def _line_signals(line: str, limits: Limits) -> Iterator[tuple[str, float]]:
+    words = TextView(line).words
+    yield "min_words_per_line", len(words)
+    if len(line) > limits["max_word_length"] > 0:
+        yield "max_word_length", max(map(len, words), default=0)
+    lowered = line.lower()
+    yield "max_javascript_lines", "javascript" in lowered
+    yield "max_policy_lines", any(phrase in lowered for phrase in POLICY)
+    yield "max_lines_without_end_mark", not line.rstrip().endswith(END_MARKS) or line.rstrip().endswith("...")
+
+
+def judge(view: TextView, limits: Limits) -> Verdict | None:
+    """The first rule for pages that the text (after `keep_lines`) breaks, or None."""
+    return broken("c4", limits, signals(view))
+
+
+def signals(view: TextView) -> Iterator[tuple[str, float]]:
+    """What the rules for pages look at, in order."""
+    yield "max_lorem_ipsum", "lorem ipsum" in view.text.lower()
+    yield "max_curly_brackets", view.text.count("{")
+    yield "min_sentences", len(_SENTENCE.findall(view.text))

@@ -1,0 +1,141 @@
+"""Personal data and secrets replaced by typed placeholders: e-mail, public IP address, phone, Chinese identity number,
+payment card, API key.
+
+What has a checksum is checked by it (GB 11643 for identity numbers, Luhn for cards), addresses are parsed; reserved
+example domains, private and documentation networks stay, since they belong to nobody. Limits: names and street addresses
+are not found; phone numbers are found as mainland Chinese mobiles, with a country code, or in the North American form.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections import Counter
+from collections.abc import Callable
+from datetime import date
+
+_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}(?![\w@]|\.\w)")
+_EXAMPLE_DOMAIN = re.compile(
+    r"(?:^|\.)(?:example\.(?:com|org|net|edu)|example|test|invalid|localhost|local|domain\.com|dom\.ain)$", re.I
+)
+_IPV4 = re.compile(r"(?<![\w.-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d)")
+_IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")
+_CHINESE_MOBILE = re.compile(r"(?<![\w.+-])(?:\+?86[ -]?)?1[3-9]\d(?:\d{8}|-\d{4}-\d{4}| \d{4} \d{4})(?![\w.-]?\d|\w)")
+_INTERNATIONAL = re.compile(r"(?<![\w.+-])\+[1-9]\d{0,2}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{2,4}(?:[ .-]?\d{2,4}){1,4}(?![\w]|[.-]\d)")
+_NORTH_AMERICAN = re.compile(r"(?<![\w.+-])(?:\([2-9]\d\d\) ?|[2-9]\d\d[-. ])[2-9]\d\d[-. ]\d{4}(?![\w]|[.-]\d)")
+_CHINESE_ID = re.compile(r"(?<![\w])[1-9]\d{16}[\dXx](?!\w)")
+_CARD = re.compile(r"(?<![\w.-])[2-6]\d{3}(?:([ -]?)\d{4}\1\d{4}\1\d{1,7}|([ -])\d{6}\2\d{5}|\d{11})(?![\w]|[.-]\d)")
+_KEY = re.compile(
+    r"(?<![A-Za-z0-9])(?:(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36,251}|github_pat_\w{50,100}|xox[abeprs]-[A-Za-z0-9-]{10,200}"
+    r"|sk-(?:[a-z]+-)?[A-Za-z0-9_-]{20,200}|AIza[\w-]{35}|hf_[A-Za-z0-9]{30,60}|glpat-[\w-]{20,40}|npm_[A-Za-z0-9]{36}"
+    r"|eyJ[\w-]{10,2000}\.eyJ[\w-]{10,4000}\.[\w-]{10,1000})(?![A-Za-z0-9])"
+)
+_PRIVATE_KEY = re.compile(r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----[\s\S]{40,8000}?-----END (?:[A-Z]+ )*PRIVATE KEY-----")
+_ASSIGNED_KEY = re.compile(
+    r"(?i)\b((?:api[_-]?key|secret[_-]?key|access[_-]?token|auth[_-]?token|client[_-]?secret|password|passwd)[\"']?\s*[:=]\s*[\"'])"
+    r"([\w+/=-]{20,200})(?=[\"'])"
+)
+_ID_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
+
+
+def redact(text: str) -> tuple[str, dict[str, int]]:
+    """The text with placeholders, and how many of each kind were put in."""
+    counts: Counter[str] = Counter()
+    for kind, placeholder, pattern, is_real in _RULES:
+        if not _may_hold(kind, text):
+            continue
+        text = pattern.sub(_replacer(kind, placeholder, is_real, counts), text)
+    return text, dict(sorted(counts.items()))
+
+
+def _replacer(
+    kind: str, placeholder: str, is_real: Callable[[str], bool], counts: Counter[str]
+) -> Callable[[re.Match[str]], str]:
+    def replace(match: re.Match[str]) -> str:
+        found = match[2] if kind == "assigned_key" else match[0]
+        if not is_real(found):
+            return match[0]
+        counts["key" if kind == "assigned_key" else kind] += 1
+        return (match[1] if kind == "assigned_key" else "") + placeholder
+
+    return replace
+
+
+def _may_hold(kind: str, text: str) -> bool:
+    """A cheap look that spares most texts the slow patterns."""
+    if kind == "email":
+        return "@" in text
+    if kind == "ipv6":
+        return "::" in text or text.count(":") > 6
+    return True
+
+
+def is_email(found: str) -> bool:
+    """Whether an address may belong to a person: not of an example domain."""
+    local, _, domain = found.rpartition("@")
+    return not _EXAMPLE_DOMAIN.search(domain) and local.strip(".") != ""
+
+
+def is_public_ip(found: str) -> bool:
+    """Whether an address parses and is reachable from anywhere."""
+    try:
+        address = ipaddress.ip_address(found)
+    except ValueError:
+        return False
+    return address.is_global and not address.is_reserved and not address.is_multicast
+
+
+def is_phone(found: str) -> bool:
+    """Whether the number of digits is that of a phone number (ITU E.164: up to 15)."""
+    return 10 <= sum(map(str.isdigit, found)) <= 15
+
+
+def is_chinese_id(found: str) -> bool:
+    """Whether 18 characters are an identity number: a date of birth and the ISO 7064 check character."""
+    try:
+        born = date(int(found[6:10]), int(found[10:12]), int(found[12:14]))
+    except ValueError:
+        return False
+    check = "10X98765432"[sum(weight * int(digit) for weight, digit in zip(_ID_WEIGHTS, found[:17], strict=True)) % 11]
+    return 1850 <= born.year <= 2100 and found[17].upper() == check
+
+
+def is_card(found: str) -> bool:
+    """Whether digits are a payment card number: issuer prefix, length, Luhn's checksum."""
+    digits = [int(character) for character in found if character.isdigit()]
+    number = "".join(map(str, digits))
+    lengths = (
+        {15}
+        if number.startswith(("34", "37"))
+        else set(range(16, 20))
+        if number.startswith("62")
+        else {13, 16, 19}
+        if number[0] == "4"
+        else {16}
+    )
+    doubled = sum(digits[-1::-2]) + sum(2 * digit - 9 * (digit > 4) for digit in digits[-2::-2])
+    return len(digits) in lengths and doubled % 10 == 0 and len(set(digits)) > 2
+
+
+def is_key(found: str) -> bool:
+    """Whether a string looks drawn by lot: letters and digits, many different ones."""
+    return any(map(str.isdigit, found)) and any(map(str.isalpha, found)) and len(set(found)) >= 10
+
+
+def _always(found: str) -> bool:
+    return bool(found)
+
+
+_RULES: tuple[tuple[str, str, re.Pattern[str], Callable[[str], bool]], ...] = (
+    ("key", "[API_KEY]", _PRIVATE_KEY, _always),
+    ("key", "[API_KEY]", _KEY, is_key),
+    ("assigned_key", "[API_KEY]", _ASSIGNED_KEY, is_key),
+    ("email", "[EMAIL]", _EMAIL, is_email),
+    ("chinese_id", "[ID_NUMBER]", _CHINESE_ID, is_chinese_id),
+    ("card", "[CARD_NUMBER]", _CARD, is_card),
+    ("phone", "[PHONE]", _CHINESE_MOBILE, is_phone),
+    ("phone", "[PHONE]", _INTERNATIONAL, is_phone),
+    ("phone", "[PHONE]", _NORTH_AMERICAN, is_phone),
+    ("ipv4", "[IP_ADDRESS]", _IPV4, is_public_ip),
+    ("ipv6", "[IP_ADDRESS]", _IPV6, is_public_ip),
+)
