@@ -92,6 +92,8 @@ class Sequence:
     request: Request
     max_len: int
     """Known tokens at which generation ends: prompt, new tokens and the room there is."""
+    root: bytes = b""
+    """What the chained digests begin with: sequences with different roots share no blocks."""
     tokens: list[int] = field(init=False)
     num_computed: int = 0
     num_cached: int = 0
