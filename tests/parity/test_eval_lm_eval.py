@@ -95,10 +95,8 @@ def recorded_replies(shared_data: Path) -> list[str]:
     ]
     for answer in answers[:300]:
         number = answer.rpartition("#### ")[2]
-        ending = draw.choice(
-            [f"#### {number}.", f"so it is ${number}.", f"= {number}", f"The answer is {number} dollars. 1 more", "####"]
-        )
-        mangled.append(answer.rpartition("####")[0] + ending)
+        endings = [f"#### {number}.", f"so it is ${number}.", f"= {number}", f"It is {number} dollars. 1 more", "####"]
+        mangled.append(answer.rpartition("####")[0] + draw.choice(endings))
     return [*answers, *mangled]
 
 
@@ -115,7 +113,7 @@ def test_gsm8k_extraction_and_score_are_the_same(their_gsm8k, shared_data: Path)
             theirs: Any = [[reply]]
             for step in filters[name].filters:
                 theirs = step().apply(theirs, [{}])
-            cut = list(theirs)[0]
+            cut = next(iter(theirs))
             assert (found.text if found.found else "[invalid]") == cut, (name, reply)
             expected = their_gsm8k.process_results({"question": "q", "answer": target}, [cut])["exact_match"]
             assert score.values[metric.name] == expected, (name, reply)

@@ -104,7 +104,7 @@ def wilson(successes: float, n: int, z: float = Z_95) -> tuple[float, float]:
     share, spread = successes / n, z * z / n
     center = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
-    return max(center - half, 0.0), min(center + half, 1.0)
+    return 0.0 if successes == 0 else center - half, 1.0 if successes == n else center + half
 
 
 def resampled_means(columns: Sequence[tuple[Array, Array]], seed: int, num_resamples: int = NUM_RESAMPLES) -> list[Array]:
