@@ -17,11 +17,6 @@ def test_rouge_l_is_the_same():
     scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
     texts = [inspect.getdoc(value) or "" for value in vars(textwrap).values()]
     texts += [inspect.getdoc(str) or "", "", "\u00dcn\u00efcode 42!", string.printable]
-        inspect.getdoc(str) or "",
-        "",
-        "Ünïcode 42!",
-        string.printable,
-    ]
     for reference in texts:
         for text in texts:
             assert rouge_l(text, reference) == pytest.approx(scorer.score(reference, text)["rougeL"].fmeasure)
