@@ -94,7 +94,8 @@ class Block(nn.Module):
     def forward(self, x_TD: Tensor, rotation: CosSin, attend: Attend) -> Tensor:
         """The stream after this layer."""
         x_TD = x_TD + self.attention(self.attention_norm(x_TD), rotation, attend)
-        return x_TD + self.mlp(self.mlp_norm(x_TD))
+        y_TD: Tensor = x_TD + self.mlp(self.mlp_norm(x_TD))
+        return y_TD
 
 
 class Decoder(nn.Module):
