@@ -1,0 +1,130 @@
+"""Text completions: prompts as they stand, with echo and scoring.
+
+With `echo` the reply begins with the prompt; with `logprobs` too, the prompt's own tokens are scored, and `max_tokens: 0`
+asks for nothing else. The first token of a prompt has no log-probability (null), as nothing comes before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+from lianlu.client.base import TokenLogprob
+from lianlu.engine.background import BackgroundEngine
+from lianlu.engine.sequence import Event, Request
+from lianlu.serve import replies
+from lianlu.serve.generate import finish_of, sampling
+from lianlu.serve.replies import Json
+from lianlu.serve.service import Run, Service
+from lianlu.serve.wire import CompletionBody
+from lianlu.tokenizer.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Echo:
+    """A prompt as it is given back: its text, its tokens' texts, and, if asked for, their log-probabilities."""
+
+    text: str
+    pieces: list[str]
+    logprobs: list[TokenLogprob | None]
+
+
+async def prepare_completion(service: Service, body: CompletionBody) -> CompletionJob:
+    """Tokenise the prompts, score them if they are echoed, and submit their choices. Raises: RequestError."""
+    engine, tokenizer = service.ready(), service.tokenizer
+    prompts = await asyncio.to_thread(encode_all, tokenizer, body.prompts())
+    requests = [
+        Request(tuple(ids), sampling(body, body.token_limit, body.logprobs, choice))
+        for ids in prompts
+        for choice in range(body.num_choices)
+    ]
+    head = replies.Head.completion(service.name or body.model, body.wants_usage)
+    for request in requests:
+        engine.engine.check(request)
+    echoes = await asyncio.to_thread(echo_all, engine, prompts, body.logprobs) if body.echo else []
+    return CompletionJob(head, body, tokenizer, prompts, echoes, Run(engine, requests if body.token_limit else []))
+
+
+def encode_all(tokenizer: Tokenizer, prompts: Sequence[str | list[int]]) -> list[list[int]]:
+    """Ids of each prompt; a text gets the token a model's texts begin with, ids are taken as they are."""
+    first = [tokenizer.bos_id] if tokenizer.adds_bos and tokenizer.bos_id is not None else []
+    return [first + tokenizer.encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+
+
+def echo_all(engine: BackgroundEngine, prompts: Sequence[Sequence[int]], num_top: int | None) -> list[Echo]:
+    """The prompts as they are given back, with the log-probabilities of their tokens if `num_top` is a number."""
+    tokenizer = engine.engine.tokenizer
+    echoes = []
+    for ids in prompts:
+        stream = tokenizer.stream()
+        pieces = [stream.push(token) for token in ids]
+        pieces[-1:] = [pieces[-1] + stream.flush()] if pieces else []
+        echoes.append(Echo("".join(pieces), pieces, []))
+    return echoes
+
+
+@dataclass
+class CompletionJob:
+    """A text completion under way."""
+
+    head: replies.Head
+    body: CompletionBody
+    tokenizer: Tokenizer
+    prompts: list[list[int]]
+    echoes: list[Echo]
+    run: Run
+
+    async def whole(self) -> Json:
+        """The completion object."""
+        events = await self.run.results() if self.run.handles else self._no_news()
+        choices = [state.feed(event) for state, event in zip(self._states(), events, strict=True)]
+        return self.head.whole(choices, replies.usage(events, len(self.prompts)))
+
+    async def chunks(self) -> AsyncIterator[list[Json]]:
+        """Pieces of text by choice, and the usage if it was asked for."""
+        states, ends = self._states(), dict[int, Event]()
+        if not self.run.handles:
+            ends = dict(enumerate(self._no_news()))
+            yield [self.head.chunk([states[index].feed(event)]) for index, event in ends.items()]
+        async for batch in self.run.batches():
+            yield [self.head.chunk([states[index].feed(event)]) for index, event in batch.items()]
+            ends |= {index: event for index, event in batch.items() if event.finish_reason}
+        if self.head.wants_usage:
+            yield [self.head.chunk([], replies.usage([ends[index] for index in sorted(ends)], len(self.prompts)))]
+
+    def _states(self) -> list[TextState]:
+        num = self.body.num_choices
+        owners = [number for number in range(len(self.prompts)) for _ in range(num)]
+        return [TextState(self, index, self.echoes[owner] if self.echoes else None) for index, owner in enumerate(owners)]
+
+    def _no_news(self) -> list[Event]:
+        """What stands for the events when nothing is generated."""
+        return [
+            Event(index, finish_reason="length", prompt_tokens=len(ids))
+            for index, ids in enumerate(ids for ids in self.prompts for _ in range(self.body.num_choices))
+        ]
+
+
+@dataclass
+class TextState:
+    """How far one choice has come."""
+
+    job: CompletionJob
+    index: int
+    echo: Echo | None
+    offsets: replies.TextLogprobs = field(default_factory=replies.TextLogprobs)
+
+    def __post_init__(self) -> None:
+        self.texts = self.job.tokenizer.stream()
+
+    def feed(self, event: Event) -> Json:
+        """The piece of the choice that an event brings; the first one is led in by the echoed prompt."""
+        echo, self.echo = self.echo, None
+        tokens: list[TokenLogprob | None] = [*(echo.logprobs if echo else ()), *event.logprobs]
+        pieces = [*(echo.pieces if echo else ()), *map(self.texts.push, event.token_ids)]
+        if event.finish_reason and pieces:
+            pieces[-1] += self.texts.flush()
+        shape = None if self.job.body.logprobs is None else self.offsets.shape(tokens, pieces)
+        text = (echo.text if echo else "") + event.text
+        return replies.text_choice(self.index, text, finish_of(event) if event.finish_reason else None, shape)

@@ -1,0 +1,121 @@
+"""One HTTP exchange: reading a bounded body, noticing that the client has gone, and sending server-sent events.
+
+uvicorn tells an application about a lost connection only when it asks, so whatever takes long runs beside a watch on
+`receive`, and is cancelled when the client goes. A half-closed connection counts as gone. A reader that takes nothing
+for `SLOW_READER_S` is dropped; until then what it holds up is bounded by its own reply (see `engine.background`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from lianlu.core import console
+from lianlu.serve.failures import ApiError, as_json
+
+SLOW_READER_S = 60.0
+DISCARD_FACTOR = 4
+DONE = b"data: [DONE]\n\n"
+T = TypeVar("T")
+
+
+class ClientGoneError(Exception):
+    """The client has closed the connection; nobody waits for an answer."""
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """The request's body. Raises: ApiError (413) if it is too large, ClientGoneError if it breaks off.
+
+    A body somewhat too large is read to its end and thrown away, because a client that is still writing does not see the answer.
+    """
+    kept, size = bytearray(), 0
+    declared = request.headers.get("content-length", "")
+    over = declared.isdigit() and int(declared) > max_bytes * DISCARD_FACTOR
+    while not over and size <= max_bytes * DISCARD_FACTOR:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        size += len(message.get("body", b""))
+        if size <= max_bytes:
+            kept += message.get("body", b"")
+        if not message.get("more_body", False):
+            break
+    if over or size > max_bytes:
+        hint = "send less, or start the server with a larger max_body_bytes"
+        raise ApiError(f"the body is larger than {console.format_bytes(max_bytes)}", status=413, hint=hint, code="body_too_large")
+    return bytes(kept)
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Do `work` while the client is there; cancel it when the client goes. Raises: ClientGoneError then."""
+    task = asyncio.ensure_future(work)
+    watch = asyncio.ensure_future(_disconnect(receive))
+    try:
+        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientGoneError
+    finally:
+        for future in (task, watch):
+            future.cancel()
+        await asyncio.gather(task, watch, return_exceptions=True)
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStream(Response):
+    """A response of server-sent events: each item of `batches` is sent as one write, followed by [DONE].
+
+    An error on the way becomes an event of its own and ends the stream without [DONE], as the status line is long gone.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, batches: AsyncIterator[list[dict[str, Any]]], headers: dict[str, str], close: Callable[[], None]) -> None:
+        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"} | headers)
+        del self.headers["content-length"]
+        self._batches, self._close = batches, close
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream until it ends or the client goes; `close` is called in every case."""
+        try:
+            with contextlib.suppress(ClientGoneError):
+                await unless_gone(receive, self._send_all(send))
+        finally:
+            self._close()
+
+    async def _send_all(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        last = DONE
+        try:
+            async for batch in self._batches:
+                if batch:
+                    await _write(send, b"".join(map(event, batch)))
+        except ClientGoneError:
+            raise
+        except Exception as error:
+            last = event(as_json(error)[1])
+        await _write(send, last, more=False)
+
+
+def event(value: dict[str, Any]) -> bytes:
+    """A server-sent event that carries a JSON value."""
+    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n\n"
+
+
+async def _write(send: Send, body: bytes, more: bool = True) -> None:
+    try:
+        async with asyncio.timeout(SLOW_READER_S):
+            await send({"type": "http.response.body", "body": body, "more_body": more})
+    except TimeoutError as error:
+        raise ClientGoneError from error

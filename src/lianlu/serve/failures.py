@@ -1,0 +1,37 @@
+"""Errors as an OpenAI client knows them: {"error": {message, type, param, code}} with the right status and headers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lianlu.core.errors import LianluError, RequestError
+
+TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+RETRY_AFTER_S = {429: 1, 503: 5}
+
+
+class ApiError(RequestError):
+    """A request that is answered with an error; `param` names the field at fault, `code` is for programs."""
+
+    def __init__(
+        self, message: str, *, status: int = 400, hint: str = "", param: str | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(message, hint, status)
+        self.param = param
+        self.code = code
+
+
+def as_json(error: BaseException) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """Status, body and headers for an error; what is no fault of the client is 500 and keeps its details to itself."""
+    status = error.status if isinstance(error, RequestError) else 500
+    message = "the server failed on this request; its log says why"
+    if isinstance(error, LianluError):
+        message = f"{error.message}; {error.hint}" if error.hint else error.message
+    kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    param, code = (error.param, error.code) if isinstance(error, ApiError) else (None, None)
+    headers = {}
+    if status in RETRY_AFTER_S:
+        headers["Retry-After"] = str(RETRY_AFTER_S[status])
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return status, {"error": {"message": message, "type": kind, "param": param, "code": code}}, headers

@@ -1,0 +1,171 @@
+"""The life of a server: loading, ready, draining, gone. `main` starts it, `rest` answers in the meantime."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import uvicorn
+from pydantic import Field
+
+from lianlu.core import console
+from lianlu.core.config import Config
+from lianlu.engine.background import BackgroundEngine
+from lianlu.engine.engine import Engine, EngineConfig
+from lianlu.serve.rest import app
+from lianlu.serve.service import Limits, Service
+
+KEEP_ALIVE_S = 75
+CLOSE_S = 5
+EXIT_AT_ONCE = 130
+T = TypeVar("T")
+
+
+class ServeConfig(Config):
+    """Where and how a model is served."""
+
+    name: str = ""
+    """The model's name in the API; by default the name of its file or folder."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 lets other machines in."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """Port to listen on; 0 takes a free one."""
+    adapter: Path | None = None
+    """A LoRA adapter to serve the model with."""
+    precision: Literal["float32", "bfloat16", "auto"] = "auto"
+    """Numbers the model computes in."""
+    api_key: str | None = None
+    """Clients have to send this key."""
+    max_body_bytes: Annotated[int, Field(gt=0)] = 16_000_000
+    """Longest request body."""
+    max_queued: Annotated[int, Field(ge=0)] = 4096
+    """Requests that may wait; more are answered with 429."""
+    drain_s: Annotated[float, Field(ge=0)] = 30.0
+    """Seconds that running requests get to finish when the server is stopped."""
+
+
+class Server:
+    """One server: its socket, its service, and its way from loading over ready to drained."""
+
+    def __init__(self, model: Path, config: ServeConfig, listener: socket.socket) -> None:
+        self._model, self._config, self._listener = model, config, listener
+        limits = Limits(api_key=config.api_key, max_body_bytes=config.max_body_bytes)
+        self.service = Service(config.name or model.name, limits)
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped = asyncio.Event()
+
+    async def run(self, on_ready: Callable[[], None], signals: bool = False) -> None:
+        """Serve until `stop` is called or, with `signals`, SIGINT or SIGTERM comes. Raises: LianluError if loading fails."""
+        self._loop = asyncio.get_running_loop()
+        if signals:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._loop.add_signal_handler(number, self._on_signal)
+        web = _Uvicorn(_web_config(self.service))
+        answering = asyncio.create_task(web.serve(sockets=[self._listener]))
+        try:
+            if await self._load():
+                on_ready()
+                await self._stopped.wait()
+                await self._drain()
+        finally:
+            web.over.set()
+            await answering
+            if self.service.engine is not None:
+                self.service.engine.close()
+
+    def stop(self) -> None:
+        """Begin to stop; legal from any thread and more than once."""
+        if self._loop is None or self._loop.is_closed():
+            self._stopped.set()
+        else:
+            self._loop.call_soon_threadsafe(self._stopped.set)
+
+    def _on_signal(self) -> None:
+        if self._stopped.is_set():
+            os._exit(EXIT_AT_ONCE)
+        self._stopped.set()
+
+    async def _load(self) -> bool:
+        """Load the model beside the running server; False if it is told to stop meanwhile."""
+        loading = _in_thread(lambda: open_engine(self._model, self._config))
+        stopped = asyncio.create_task(self._stopped.wait())
+        await asyncio.wait((loading, stopped), return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not loading.done():
+            return False
+        self.service.engine = BackgroundEngine(loading.result())
+        return True
+
+    async def _drain(self) -> None:
+        self.service.stopping = True
+        engine = self.service.ready_or_not()
+        stats = engine.stats()
+        if left := stats.num_running + stats.num_queued:
+            console.info(f"stopping: {left} requests may finish within {console.format_seconds(self._config.drain_s)}")
+        if not await asyncio.to_thread(engine.drain, self._config.drain_s):
+            console.warn("some requests did not finish in time and were given up")
+
+
+def open_engine(model: Path, config: ServeConfig) -> Engine:
+    """Load weights, adapter and tokenizer, and build the engine. Raises: LianluError."""
+    from lianlu.model.load import load_model
+    from lianlu.tokenizer.tokenizer import Tokenizer
+
+
+def _web_config(service: Service) -> uvicorn.Config:
+    return uvicorn.Config(
+        app(service),
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=CLOSE_S,
+    )
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn without its signal handlers, and without its ten wake-ups a second."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.over = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone; `Server` handles them."""
+        yield
+
+    async def main_loop(self) -> None:
+        """Wait for the end."""
+        await self.over.wait()
+
+
+def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
+    """Run `work` in a thread that does not keep the process alive."""
+    future: Future[T] = Future()
+
+    def body() -> None:
+        future.set_running_or_notify_cancel()
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=body, name="lianlu-load", daemon=True).start()
+    return asyncio.wrap_future(future)

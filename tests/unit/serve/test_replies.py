@@ -1,0 +1,51 @@
+"""The shapes of replies that the routes' tests do not show."""
+
+from __future__ import annotations
+
+from lianlu.client.base import TokenLogprob
+from lianlu.client.wire import chat_reply
+from lianlu.engine.sequence import Event
+from lianlu.formats.messages import Message, ToolCall
+from lianlu.serve import replies
+
+
+def test_each_prompt_counts_once_and_each_choice_for_itself() -> None:
+    events = [Event(i, prompt_tokens=prompt, cached_tokens=1, completion_tokens=2) for i, prompt in enumerate([5, 5, 7, 7])]
+    counted = replies.usage(events, num_prompts=2)
+    assert (counted["prompt_tokens"], counted["completion_tokens"], counted["total_tokens"]) == (12, 8, 20)
+    assert counted["prompt_tokens_details"] == {"cached_tokens": 2}
+
+
+def test_offsets_run_on_over_calls() -> None:
+    log = replies.TextLogprobs()
+    first = log.shape([None, TokenLogprob("bc", -1.0, (("bc", -1.0),))], ["a", "bc"])
+    assert first == {
+        "tokens": ["a", "bc"],
+        "token_logprobs": [None, -1.0],
+        "top_logprobs": [None, {"bc": -1.0}],
+        "text_offset": [0, 1],
+    }
+    assert log.shape([TokenLogprob("d", -2.0)], ["d"])["text_offset"] == [3]
+
+
+def test_of_tokens_that_look_alike_the_likelier_stays() -> None:
+    assert replies.best_by_text([("\ufffd", -3.0), ("\ufffd", -1.0), ("a", -2.0)]) == {"\ufffd": -1.0, "a": -2.0}
+
+
+def test_ids_of_calls_are_new_in_every_reply() -> None:
+    call = ToolCall(id="call_0", name="add", arguments={"text": "\u00e9"})
+    first, second = replies.tool_call(call), replies.tool_call(call)
+    assert first["id"] != second["id"]
+    assert first["function"] == {"name": "add", "arguments": '{"text": "\u00e9"}'}
+
+
+def test_our_own_client_reads_what_we_write() -> None:
+    message = Message(role="assistant", content="Adding.", tool_calls=[ToolCall(name="add", arguments={"a": 1})])
+    tokens = [TokenLogprob("Add", -0.25, (("Add", -0.25), ("Sub", -2.0)))]
+    event = Event(0, prompt_tokens=3, completion_tokens=4)
+    head = replies.Head.chat("m", wants_usage=False)
+    reply = chat_reply(head.whole([replies.chat_choice(0, message, "tool_calls", tokens)], replies.usage([event], 1)))
+    assert reply.message.content == "Adding."
+    assert reply.message.tool_calls[0].arguments == {"a": 1}
+    assert (reply.finish_reason, reply.prompt_tokens, reply.completion_tokens) == ("tool_calls", 3, 4)
+    assert reply.logprobs == tuple(tokens)
