@@ -20,7 +20,7 @@ _EXAMPLE_DOMAIN = re.compile(
 )
 _IPV4 = re.compile(r"(?<![\w.-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d)")
 _IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")
-_CHINESE_MOBILE = re.compile(r"(?<![\w.+-])(?:\+?86[ -]?)?1[3-9]\d(?:\d{8}|-\d{4}-\d{4}| \d{4} \d{4})(?![\w.-]?\d|\w)")
+_CHINESE_MOBILE = re.compile(r"(?<![\w.+=-])(?:\+?86[ -]?)?1[3-9]\d(?:\d{8}|-\d{4}-\d{4}| \d{4} \d{4})(?![\w.-]?\d|\w)")
 _INTERNATIONAL = re.compile(r"(?<![\w.+-])\+[1-9]\d{0,2}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{2,4}(?:[ .-]?\d{2,4}){1,4}(?![\w]|[.-]\d)")
 _NORTH_AMERICAN = re.compile(r"(?<![\w.+-])(?:\([2-9]\d\d\) ?|[2-9]\d\d[-. ])[2-9]\d\d[-. ]\d{4}(?![\w]|[.-]\d)")
 _CHINESE_ID = re.compile(r"(?<![\w])[1-9]\d{16}[\dXx](?!\w)")
@@ -77,12 +77,17 @@ def is_email(found: str) -> bool:
 
 
 def is_public_ip(found: str) -> bool:
-    """Whether an address parses and is reachable from anywhere."""
+    """Whether an address parses and is reachable from anywhere.
+
+    Four numbers below 100 are far more often a version or a section than one of the 2 % of addresses that look so.
+    """
+    if "." in found and max(map(len, found.split("."))) < 3:
+        return False
     try:
         address = ipaddress.ip_address(found)
     except ValueError:
         return False
-    return address.is_global and not address.is_reserved and not address.is_multicast
+    return address.is_global and not (address.is_reserved or address.is_multicast or getattr(address, "is_site_local", False))
 
 
 def is_phone(found: str) -> bool:
