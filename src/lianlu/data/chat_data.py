@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from lianlu.core import console
-from lianlu.core.config import Config
+from lianlu.core.config import Config, Input
 from lianlu.core.errors import DataError
 from lianlu.core.stage import Estimate
 from lianlu.core.store import Output
@@ -44,7 +44,7 @@ _MAX_BYTES = 5_000_000
 class ChatDataConfig(Config):
     """How many conversations of each sort."""
 
-    source: Literal["python"] = "python"
+    source: Annotated[Literal["python"], Input()] = "python"
     """Where docstrings are taken from."""
     num_train: int = Field(400, ge=0)
     """Conversations about docstrings to train on."""
