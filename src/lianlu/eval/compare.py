@@ -22,7 +22,7 @@ from lianlu.core.files import write_json
 from lianlu.core.stage import Estimate
 from lianlu.core.store import Output
 from lianlu.eval import stats
-from lianlu.eval.runner import finite, metric_values, summarize_log
+from lianlu.eval.metrics import finite, metric_values, summarize_log
 from lianlu.formats import eval_log
 from lianlu.formats.eval_log import MetricSpec, Sample
 

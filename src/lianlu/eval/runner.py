@@ -7,7 +7,6 @@ ask. Rates and times are in `logs/metrics.jsonl`; logs and scores depend on mode
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -25,14 +24,14 @@ from lianlu.core.errors import EngineError, RequestError
 from lianlu.core.files import DigestCache, sha256_json, write_json
 from lianlu.core.stage import Estimate
 from lianlu.core.store import Output, read_manifest
-from lianlu.eval import stats
+from lianlu.eval.metrics import metric_value, summarize_log
 from lianlu.eval.sources import Sources
 from lianlu.eval.store import ItemStore
 from lianlu.eval.task import Item, Response, Task, replies_to
-from lianlu.eval.task_tables import TaskTable, build_tasks
-from lianlu.formats.eval_log import EvalLog, Header, MetricSpec, ModelRef, Sample, Tokens, write_log
+from lianlu.eval.task_tables import TaskTable, build_tasks, num_requests
+from lianlu.formats.eval_log import EvalLog, Header, ModelRef, Sample, Tokens, write_log
 
-SECONDS_PER_ITEM = 0.6
+SECONDS_TO_LOAD, SECONDS_PER_SCORE, SECONDS_PER_REPLY = 5, 0.15, 0.5
 RESUME = ".resume"
 
 
@@ -72,9 +71,10 @@ class Job:
 
 
 def estimate(config: EvalConfig) -> Estimate:
-    """From the number of items, as far as the configuration tells it."""
-    items = sum(getattr(table, "limit", 0) or 1000 for table in config.tasks)
-    return Estimate(5 + items * SECONDS_PER_ITEM, 1_500_000_000, "a small model on a CPU")
+    """From the number of requests, as far as the configuration tells it."""
+    scored, written = (sum(column) for column in zip(*map(num_requests, config.tasks), strict=True))
+    seconds = SECONDS_TO_LOAD + scored * SECONDS_PER_SCORE + written * SECONDS_PER_REPLY
+    return Estimate(seconds, 1_500_000_000, f"{scored + written} requests to a small model on a CPU")
 
 
 def run(config: EvalConfig, out: Output) -> None:
@@ -126,38 +126,6 @@ def finish(jobs: Sequence[Job], out: Output, seed: int) -> None:
         out.figures[f"{job.task.name}.{main}"] = scores[job.task.name][main]["value"]
     write_json(out.path / "scores.json", scores)
     shutil.rmtree(out.path / RESUME, ignore_errors=True)
-
-
-def summarize_log(log: EvalLog, seed: int = 0) -> dict[str, dict[str, Any]]:
-    """Each metric of a log with standard error and 95% interval; what cannot be computed is None."""
-    found = {}
-    for metric in log.header.metrics:
-        summary = stats.summarize(metric_values(metric, log.samples), seed)
-        summary = stats.exponential(summary) if metric.aggregate == "exp-mean" else summary
-        values = {name: finite(getattr(summary, name)) for name in ("value", "stderr", "low", "high")}
-        found[metric.name] = {**values, "n": summary.n, "interval": summary.interval, "higher_is_better": metric.higher_is_better}
-    return found
-
-
-def metric_values(metric: MetricSpec, samples: Sequence[Sample]) -> stats.Values:
-    """The scores of a metric with weights and clusters; samples without that score are left out."""
-    chosen = [sample for sample in samples if metric.key in sample.scores]
-    return stats.make_values(
-        [sample.scores[metric.key] for sample in chosen],
-        [sample.weights.get(metric.key, 1.0) for sample in chosen],
-        [sample.cluster for sample in chosen],
-    )
-
-
-def metric_value(metric: MetricSpec, samples: Sequence[Sample]) -> float:
-    """The value of a metric alone."""
-    value = stats.mean(metric_values(metric, samples))
-    return math.exp(value) if metric.aggregate == "exp-mean" else value
-
-
-def finite(value: float) -> float | None:
-    """The number, or None for what JSON cannot say."""
-    return value if math.isfinite(value) else None
 
 
 def model_ref(config: EvalConfig, scratch: Path) -> ModelRef:

@@ -33,6 +33,7 @@ BUILDERS: dict[type[Config], Callable[[Any, Sources], Task]] = {
     humaneval.HumanEvalTask: humaneval.build,
     mmlu.MmluTask: mmlu.build,
 }
+SUBJECTS, GSM8K_ITEMS, HUMANEVAL_ITEMS, MMLU_ITEMS, SOME = 57, 1_319, 164, 14_042, 500
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
@@ -48,3 +49,17 @@ def build_tasks(tables: Sequence[TaskTable], sources: Sources) -> list[Task]:
             raise ConfigError(f"two tasks are called {name}", hint='give one of them another name, for example name = "long"')
         tasks.append(replace(task, name=name))
     return tasks
+
+
+def num_requests(table: TaskTable) -> tuple[int, int]:
+    """About how many continuations a task scores, and how many replies of its full length it asks for."""
+    if isinstance(table, docstrings.DocstringsTask):
+        return table.limit or SOME, table.generate
+    if isinstance(table, arithmetic.ArithmeticTask):
+        return 0, table.limit * (2 if table.tool else 1)
+    if isinstance(table, needle.NeedleTask):
+        return 0, len(table.lengths) * len(table.depths) * table.repeats
+    if isinstance(table, mmlu.MmluTask):
+        return 4 * (table.limit * (len(table.subjects) or SUBJECTS) or MMLU_ITEMS), 0
+    most = GSM8K_ITEMS if isinstance(table, gsm8k.Gsm8kTask) else HUMANEVAL_ITEMS
+    return 0, table.limit or most

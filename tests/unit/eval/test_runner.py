@@ -218,8 +218,14 @@ def test_a_refused_request_says_which_task(monkeypatch, setting, tmp_path: Path)
 
 
 def test_estimate_needs_nothing_on_disk():
-    config = validate(EvalConfig, {"model": "@nothing", "tasks": [{"kind": "mmlu"}, {"kind": "needle"}]})
-    assert runner.estimate(config).seconds > 0
+    def requests(*tables: dict) -> str:
+        return runner.estimate(validate(EvalConfig, {"model": "@nothing", "tasks": list(tables)})).basis.split()[0]
+
+    assert requests({"kind": "mmlu"}) == str(4 * 14_042)
+    assert requests({"kind": "mmlu", "limit": 2, "subjects": ["law"]}) == "8"
+    assert requests({"kind": "needle"}, {"kind": "arithmetic", "limit": 7}) == "22"
+    assert requests({"kind": "docstrings", "limit": 5, "generate": 2}) == "7"
+    assert requests({"kind": "humaneval"}, {"kind": "gsm8k", "limit": 1}) == "165"
 
 
 def test_requests_of_all_kinds_come_back_in_their_places():

@@ -18,7 +18,7 @@ from lianlu.eval.overlap import rouge_l, word_f1
 from lianlu.eval.sources import Sources, spread
 from lianlu.eval.task import Item, Request, Response, Score, Task
 from lianlu.formats.eval_log import MetricSpec
-from lianlu.formats.messages import Conversation, Message, read_conversations
+from lianlu.formats.messages import Conversation, Message, ToolSpec, read_conversations
 
 METRICS = (
     MetricSpec(name="answer_loss", higher_is_better=False),
@@ -35,6 +35,8 @@ class DocstringsTask(Config):
     """What the task is called in logs and scores (default: its kind)."""
     limit: int = Field(default=200, ge=0)
     """Questions, spread evenly over the held-out set (0: all)."""
+    about: str = "docstring"
+    """Only conversations of this `meta.kind`, and those that have none (empty: all)."""
     generate: int = Field(default=0, ge=0)
     """How many of them are also answered freely."""
     max_tokens: int = Field(default=64, gt=0)
@@ -44,17 +46,19 @@ class DocstringsTask(Config):
 def build(config: DocstringsTask, sources: Sources) -> Task:
     """The task over the held-out conversations. Raises: DataError."""
     path = sources.held_out()
-    conversations = spread(list(read_conversations(path)), config.limit)
+    fitting = [one for one in read_conversations(path) if not config.about or one.meta.get("kind", config.about) == config.about]
+    conversations = spread(fitting, config.limit)
     if not conversations:
-        raise DataError(f"{path} holds no conversations", hint="give chat-data more sources, or a larger held-out part")
+        raise DataError(f"{path} holds no conversations to ask", hint="raise num_held_out of chat-data, or change `about`")
     free = {conversation.id for conversation in spread(conversations, config.generate)} if config.generate else set()
     items = [_item(conversation) for conversation in conversations]
     sampling = Sampling(max_tokens=config.max_tokens)
 
     def requests(item: Item) -> list[Request]:
         messages = [Message.model_validate(raw) for raw in item.fields["messages"]]
-        asked: list[Request] = [ChatScoreRequest(messages)]
-        return [*asked, ChatRequest(messages[:-1], sampling=sampling)] if item.id in free else asked
+        tools = [ToolSpec.model_validate(raw) for raw in item.fields["tools"]]
+        asked: list[Request] = [ChatScoreRequest(messages, tools)]
+        return [*asked, ChatRequest(messages[:-1], tools, sampling)] if item.id in free else asked
 
     protocol: dict[str, Any] = {"name": "chat answer loss", "scored": "last assistant message"}
     protocol |= {"generate": config.generate, "max_tokens": config.max_tokens} if free else {}
@@ -67,7 +71,10 @@ def _item(conversation: Conversation) -> Item:
     if last.role != "assistant" or not before:
         what = f"conversation {conversation.id} does not end with an answer to something"
         raise DataError(what, hint="held-out items are questions with answers")
-    fields = {"messages": [message.model_dump(exclude_defaults=True) for message in conversation.messages]}
+    fields = {
+        "messages": [message.model_dump(exclude_defaults=True) for message in conversation.messages],
+        "tools": [tool.model_dump() for tool in conversation.tools],
+    }
     cluster = str(conversation.meta.get("module", ""))
     return Item(conversation.id, before[-1].content, last.content, cluster, fields)
 

@@ -10,8 +10,10 @@ import pytest
 from lianlu.client.base import Reply
 from lianlu.eval.sources import Sources
 from lianlu.eval.task import Task
+from lianlu.eval.tasks import humaneval
 from lianlu.eval.tasks.humaneval import HumanEvalTask, build
 from lianlu.formats.messages import Message
+from lianlu.sandbox.run import Limits
 from lianlu.sandbox.run import check as sandbox_problem
 
 ROW = {
@@ -47,6 +49,7 @@ def test_the_request_is_the_raw_prompt(task: Task):
     ("    while True: pass\n", 0.0, "killed: cpu"),
     ("", 0.0, "AssertionError"),
 ])  # fmt: skip
-def test_a_program_has_to_come_to_its_end(task: Task, completion: str, passed: float, note: str):
+def test_a_program_has_to_come_to_its_end(task: Task, monkeypatch, completion: str, passed: float, note: str):
+    monkeypatch.setattr(humaneval, "LIMITS", Limits(cpu_s=1))
     score = task.score(task.items[0], [Reply(Message(role="assistant", content=completion), "stop")])
     assert (score.values["pass@1"], score.note) == (passed, note)
