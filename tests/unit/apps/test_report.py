@@ -44,6 +44,7 @@ def artifacts(tmp_path: Path) -> list[Artifact]:
     sample = {"id": "1", "excerpt": NASTY, "rule": "r", "value": 3, "threshold": 2}
     rule = {"documents": 1, "bytes": 5, "samples": [sample]}
     step = {
+        "step": "gopher",
         "documents_in": 3,
         "bytes_in": 9,
         "documents_out": 2,
@@ -51,7 +52,7 @@ def artifacts(tmp_path: Path) -> list[Artifact]:
         "documents_edited": 0,
         "rules": {"dup_lines": rule},
     }
-    clean = publish(store, "clean", "documents", {"funnel.json": {"format": 1, "steps": {"gopher": step}}})
+    clean = publish(store, "clean", "documents", {"funnel.json": {"format": 1, "steps": [step]}})
     curve = metrics({"step": 1, "loss": 5.0, "held_out_bpb": 3.0}, {"step": 2, "loss": 4.0, "held_out_bpb": 2.0})
     model = publish(
         store, "pretrain", "checkpoint",

@@ -31,7 +31,7 @@ def funnels(artifacts: Sequence[Artifact]) -> list[dict[str, Any]]:
         funnel = _load(artifact, "funnel.json")
         if not funnel:
             continue
-        steps = [{"name": name, **count} for name, count in funnel["steps"].items()]
+        steps = funnel["steps"]
         widest = max((step["bytes_in"] for step in steps), default=0) or 1
         found.append({"title": artifact.manifest.step, "steps": steps, "widest": widest})
     return found
