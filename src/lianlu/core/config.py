@@ -179,8 +179,13 @@ def describe(cls: type[Config], prefix: str = "") -> list[tuple[str, str, str, s
         kind = " | ".join(sub.__name__ for sub in nested) or _type_name(field.annotation)
         rows.append((prefix + name, kind, "" if nested else default, field.description or ""))
         for sub in nested:
-            rows.extend(describe(sub, f"{prefix}{name}."))
+            rows.extend(describe(sub, f"{prefix}{name}{_member(sub) if len(nested) > 1 else ''}."))
     return rows
+
+
+def _member(cls: type[Config]) -> str:
+    """How a member of a tagged union is told from the others in help: `[lora]`."""
+    return f"[{cls.model_fields['kind'].default}]" if "kind" in cls.model_fields else ""
 
 
 def _type_name(annotation: Any) -> str:

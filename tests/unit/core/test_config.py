@@ -103,7 +103,7 @@ def test_describe_lists_nested_fields_with_help() -> None:
     rows = {row[0]: row for row in describe(Example)}
     assert rows["data"] == ("data", "str", "required", "Where the text is.")
     assert rows["optim.lr"][2:] == ("0.001", "Learning rate.")
-    assert rows["tune.rank"][3] == "Rank of the update."
+    assert rows["tune[lora].rank"][3] == "Rank of the update."
 
 
 def test_missing_and_broken_files_are_explained(tmp_path: Path) -> None:
