@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -20,14 +21,15 @@ import httpx
 from lianlu.core import console
 from lianlu.core.files import disk_errors
 
-CHUNK_BYTES = 1 << 18
 MEGABYTE = 1e6
-MAX_TRIES = 5
+MAX_FAILURES = 4
+PAUSE_S = 1.0
 T = TypeVar("T")
 
 
 def stream(url: str, target: Path, label: str) -> None:
-    """Fetch `url` into `target`, going on where an earlier attempt stopped; a lost connection is tried again.
+    """Fetch `url` into `target`, going on where an earlier attempt stopped; a lost connection is tried again
+    until it fails several times without a byte in between.
 
     Raises: httpx.HTTPStatusError for a refusal, httpx.TransportError when the line stays down, ArtifactError for the disk.
     """
@@ -35,14 +37,17 @@ def stream(url: str, target: Path, label: str) -> None:
     with disk_errors(part):
         part.parent.mkdir(parents=True, exist_ok=True)
     with httpx.Client(verify=_certificates(), follow_redirects=True, timeout=httpx.Timeout(60, connect=20)) as http:
-        for attempt in range(1, MAX_TRIES + 1):
+        failures = 0
+        while failures < MAX_FAILURES:
             before = _size(part)
             try:
                 _fetch_rest(http, url, part, label)
                 break
             except httpx.TransportError:
-                if attempt == MAX_TRIES and _size(part) == before:
+                failures = 1 if _size(part) > before else failures + 1
+                if failures == MAX_FAILURES:
                     raise
+                time.sleep(PAUSE_S * failures)
     with disk_errors(target):
         os.replace(part, target)
 
@@ -67,7 +72,7 @@ def _fetch_rest(http: httpx.Client, url: str, part: Path, label: str) -> None:
             open(part, "ab" if done else "wb") as file,
             console.progress(label, total=total, unit="MB", done=done / MEGABYTE) as bar,
         ):
-            for chunk in response.iter_raw(CHUNK_BYTES):
+            for chunk in response.iter_raw():
                 file.write(chunk)
                 bar.advance(len(chunk) / MEGABYTE)
 

