@@ -1,18 +1,26 @@
 """An engine with a thread of its own: submit from asyncio or from any thread, read events as they come.
 
-The engine thread never waits for a reader: a `Handle` keeps at most one unread event, into which later ones are merged,
-so that what a slow reader holds up is bounded by its own reply. Cancelling takes effect before the next step.
+The engine thread never waits for a reader: what a `Handle` has not handed over yet comes as one event when it is asked
+for, so that what a slow reader holds up is bounded by its own reply. Cancelling takes effect before the next step. An
+exception in a step fails the requests that were running and waiting, and the thread goes on. An idle engine sleeps.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
 from typing import TypeVar
 
+from lianlu.core.errors import EngineError, RequestError
 from lianlu.engine.engine import Engine, Stats
 from lianlu.engine.sequence import Event, Request
 
 T = TypeVar("T")
+Wake = Callable[[], None]
 
 
 class Handle:
@@ -21,54 +29,215 @@ class Handle:
     Iteration ends after the event that has a `finish_reason`. Leaving early does not cancel: call `cancel`.
     """
 
-    request: Request
-
-    def __aiter__(self) -> AsyncIterator[Event]:
-        raise NotImplementedError
-
-    def __iter__(self) -> Iterator[Event]:
-        raise NotImplementedError
+    def __init__(self, request: Request, cancel: Callable[[Handle], None]) -> None:
+        self.request = request
+        self._cancel = cancel
+        self._lock = threading.Lock()
+        self._unread: list[Event] = []
+        self._wake: Wake | None = None
+        self._only_at_end = False
 
     def cancel(self) -> None:
         """End the request before the next step; legal at any time and more than once, from any thread."""
+        self._cancel(self)
+
+    def __iter__(self) -> Iterator[Event]:
+        done = False
+        while not done:
+            event = self._wait()
+            yield event
+            done = event.finish_reason is not None
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        done = False
+        while not done:
+            event = await self._await()
+            yield event
+            done = event.finish_reason is not None
 
     def result(self) -> Event:
         """Wait (blocking) for the end; all events as one. An `error` is in the event, not raised."""
-        raise NotImplementedError
+        return self._wait(at_end=True)
 
     async def aresult(self) -> Event:
         """`result` for asyncio."""
-        raise NotImplementedError
+        return await self._await(at_end=True)
+
+    def put(self, event: Event) -> None:
+        """Hand over an event; called by the engine thread."""
+        with self._lock:
+            self._unread.append(event)
+            wake = None
+            if not self._only_at_end or event.finish_reason is not None:
+                wake, self._wake = self._wake, None
+        if wake is not None:
+            wake()
+
+    def _wait(self, at_end: bool = False) -> Event:
+        arrived = threading.Event()
+        while (event := self._take(arrived.set, at_end)) is None:
+            arrived.wait()
+            arrived.clear()
+        return event
+
+    async def _await(self, at_end: bool = False) -> Event:
+        loop, arrived = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(arrived.set)
+
+        while (event := self._take(wake, at_end)) is None:
+            await arrived.wait()
+            arrived.clear()
+        return event
+
+    def _take(self, wake: Wake, at_end: bool) -> Event | None:
+        """What is unread as one event; if that is nothing (or not yet the end), None, and `wake` is called when there is."""
+        with self._lock:
+            if self._unread and (not at_end or self._unread[-1].finish_reason is not None):
+                unread, self._unread = self._unread, []
+                return Event.joined(unread)
+            self._wake, self._only_at_end = wake, at_end
+            return None
 
 
 class BackgroundEngine:
     """Owns the engine and the only thread that touches it."""
 
-    engine: Engine
-
     def __init__(self, engine: Engine) -> None:
         """Start the (daemon) thread."""
+        self.engine = engine
+        self._changed = threading.Condition()
+        self._inbox: list[Callable[[], None]] = []
+        self._handles: dict[int, Handle] = {}
+        self._ids: dict[Handle, int] = {}
+        self._num_open = 0
+        self._draining = False
+        self._closing = False
+        self._thread = threading.Thread(target=self._main, name="lianlu-engine", daemon=True)
+        self._thread.start()
 
     def submit(self, request: Request) -> Handle:
         """Hand in a request. Raises: RequestError (400: not possible, 429: too many wait, 503: draining or closed)."""
-        raise NotImplementedError
+        self.engine.check(request)
+        handle = Handle(request, self._ask_cancel)
+        limit = self.engine.config.max_running + self.engine.config.max_queued
+        with self._changed:
+            if self._draining:
+                raise RequestError("the engine takes no new requests, it is stopping", hint="try again later", status=503)
+            if self._num_open >= limit:
+                raise RequestError(f"{self._num_open} requests are running or waiting", hint="try again later", status=429)
+            self._num_open += 1
+            self._post(lambda: self._begin(handle))
+        return handle
 
     def call(self, job: Callable[[], T]) -> T:
-        """Run `job` on the engine thread between two steps and wait for its result (scoring shares the model so)."""
-        raise NotImplementedError
+        """Run `job` on the engine thread between two steps and wait for its result (scoring shares the model so).
+
+        Raises: what the job raises; EngineError if the engine is closed.
+        """
+        future: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(job())
+            except BaseException as error:
+                future.set_exception(error)
+
+        with self._changed:
+            if self._closing:
+                raise EngineError("the engine is closed", hint="open the model again")
+            self._post(run)
+        return future.result()
 
     def stats(self) -> Stats:
         """The engine's counters."""
-        raise NotImplementedError
+        return self.engine.stats()
 
     @property
     def draining(self) -> bool:
         """Whether new requests are refused."""
-        raise NotImplementedError
+        return self._draining
 
     def drain(self, timeout_s: float = 30.0) -> bool:
         """Refuse new requests, let the running ones finish, cancel what is left after `timeout_s`; True if none had to be."""
-        raise NotImplementedError
+        end = time.monotonic() + timeout_s
+        with self._changed:
+            self._draining = True
+            finished = self._changed.wait_for(lambda: self._num_open == 0, max(end - time.monotonic(), 0))
+            if not finished and self._thread.is_alive():
+                self._post(self._cancel_all)
+                self._changed.wait_for(lambda: self._num_open == 0)
+        return finished
 
     def close(self) -> None:
         """Cancel everything, end the thread and free the memory; legal more than once."""
+        self.drain(0)
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join()
+        self.engine.close()
+
+    def _post(self, task: Callable[[], None]) -> None:
+        self._inbox.append(task)
+        self._changed.notify_all()
+
+    def _main(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._inbox or self._closing or not self.engine.idle)
+                tasks, self._inbox = self._inbox, []
+            for task in tasks:
+                task()
+            if self._closing and not self._inbox:
+                return
+            if not self.engine.idle:
+                self._step()
+
+    def _step(self) -> None:
+        try:
+            events = self.engine.step()
+        except Exception as error:
+            events = self.engine.reset(error)
+        for event in events:
+            self._tell(event)
+
+    def _tell(self, event: Event) -> None:
+        """Pass an event on to its handle, and forget the handle with the last one."""
+        handle = self._handles[event.request_id]
+        if event.finish_reason is not None:
+            del self._handles[event.request_id], self._ids[handle]
+            self._close_one()
+        handle.put(event)
+
+    def _close_one(self) -> None:
+        with self._changed:
+            self._num_open -= 1
+            if self._num_open == 0:
+                self._changed.notify_all()
+
+    def _begin(self, handle: Handle) -> None:
+        try:
+            number = self.engine.submit(handle.request)
+        except Exception as error:
+            failure = error if isinstance(error, RequestError | EngineError) else EngineError(f"{type(error).__name__}: {error}")
+            self._close_one()
+            handle.put(Event(-1, finish_reason="error", error=failure))
+            return
+        self._handles[number], self._ids[handle] = handle, number
+
+    def _ask_cancel(self, handle: Handle) -> None:
+        with self._changed:
+            self._post(lambda: self._end(handle))
+
+    def _end(self, handle: Handle) -> None:
+        number = self._ids.get(handle)
+        event = None if number is None else self.engine.cancel(number)
+        if event is not None:
+            self._tell(event)
+
+    def _cancel_all(self) -> None:
+        for handle in list(self._ids):
+            self._end(handle)

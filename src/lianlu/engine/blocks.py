@@ -121,7 +121,8 @@ class BlockPool:
         assert not (free | cached) & set(held), "a held block is idle"
         assert len(free) + len(cached) + len(held) == self.num_blocks, "blocks are lost"
         assert cached <= set(self._digest_of), "a cached block cannot be found"
-        assert {digest: block for block, digest in self._digest_of.items()} == self._block_of, "the index does not agree with itself"
+        inverse = {digest: block for block, digest in self._digest_of.items()}
+        assert inverse == self._block_of, "the index does not agree with itself"
         assert not free & set(self._digest_of), "a free block can be found"
 
     def _new(self) -> int:

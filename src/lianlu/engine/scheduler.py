@@ -100,7 +100,8 @@ class Scheduler:
         for sequence in self.running:
             assert sequence.state is State.RUNNING
             assert 0 <= sequence.num_computed < len(sequence.tokens)
-            assert self.pool.blocks_for(sequence.num_computed) <= len(sequence.blocks) <= self.pool.blocks_for(len(sequence.tokens))
+            needed = self.pool.blocks_for(sequence.num_computed), self.pool.blocks_for(len(sequence.tokens))
+            assert needed[0] <= len(sequence.blocks) <= needed[1]
         for sequence in self.waiting:
             assert sequence.state in {State.QUEUED, State.PREEMPTED}
             assert not sequence.blocks

@@ -11,7 +11,8 @@ No tensors and no HTTP in this file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence as ReadSequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Literal
 
@@ -42,12 +43,11 @@ NEXT: dict[State, frozenset[State]] = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Token ids to continue, and how. `keep_specials` leaves special tokens in the text (tool calls of some models)."""
+    """Token ids to continue, and how; `ignore_eos` goes on after an end token."""
 
     prompt: tuple[int, ...]
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     ignore_eos: bool = False
-    keep_specials: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +69,21 @@ class Event:
     cached_tokens: int = 0
     error: LianluError | None = None
 
+    @staticmethod
+    def joined(events: ReadSequence[Event]) -> Event:
+        """Events of one request, in their order, as one."""
+        if len(events) == 1:
+            return events[0]
+        return replace(
+            events[-1],
+            text="".join(event.text for event in events),
+            token_ids=tuple(token for event in events for token in event.token_ids),
+            logprobs=tuple(item for event in events for item in event.logprobs),
+        )
+
     def merged(self, later: Event) -> Event:
         """This event and a `later` one of the same request as one."""
-        return Event(
-            request_id=self.request_id,
-            text=self.text + later.text,
-            token_ids=self.token_ids + later.token_ids,
-            logprobs=self.logprobs + later.logprobs,
-            finish_reason=later.finish_reason,
-            prompt_tokens=later.prompt_tokens,
-            completion_tokens=later.completion_tokens,
-            cached_tokens=later.cached_tokens,
-            error=later.error,
-        )
+        return Event.joined((self, later))
 
 
 @dataclass(slots=True, eq=False)

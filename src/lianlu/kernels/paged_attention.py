@@ -10,6 +10,7 @@ summation does not depend on the number of rows as long as there are `ROWS` or m
 `partial` is the reference for one split in plain torch; on the CPU PyTorch's flash kernel takes its place.
 
 Shapes: T tokens of one chunk, L keys of one sequence, B decoding rows, N splits of all rows, S keys of a split,
+M most splits of a row,
 H query heads, G key-value heads, Q = H / G queries per KV head, K head_dim, P blocks of keys and values, U tokens per block.
 """
 
@@ -113,14 +114,19 @@ class DecodePlan:
 
     blocks: Tensor
     """Rows of the cache seen as [2 P, U G K]: all blocks of keys, split by split, then those of values."""
-    row_of_split_N: Tensor
-    mask_N11S: Tensor
-    split_of_row_MB: Tensor | None
-    """The j-th split of row b (any of its own where it has no j-th); None if each row has one split."""
-    absent_MB: Tensor | None
+    row_of_split: Tensor
+    """[N]: the row that each split belongs to."""
+    mask: Tensor
+    """[N, 1, 1, S]: 0 for a key, -inf for what lies behind the last one."""
+    split_of_row: Tensor | None
+    """[M, B]: the j-th split of row b (its last where it has no j-th); None if each row has one split."""
+    absent: Tensor | None
+    """[M, B]: where a row has no j-th split."""
 
 
-def plan_decode(tables: Sequence[Sequence[int]], lengths: Sequence[int], num_blocks: int, block_size: int, like: Tensor) -> DecodePlan:
+def plan_decode(
+    tables: Sequence[Sequence[int]], lengths: Sequence[int], num_blocks: int, block_size: int, like: Tensor
+) -> DecodePlan:
     """Plan for rows whose sequence has `lengths[b]` keys in the blocks `tables[b]`.
 
     The cache has `num_blocks` blocks, the last of which is never written and fills up the tables; `block_size` divides `SPLIT`.
@@ -151,23 +157,23 @@ def paged_decode(q_BHK: Tensor, cache_2PUGK: Tensor, plan: DecodePlan) -> Tensor
     """o_BHK of one query per row over the blocks of its sequence."""
     num_rows, num_heads, head_dim = q_BHK.shape
     num_groups = cache_2PUGK.shape[3]
-    num_splits = plan.row_of_split_N.shape[0]
+    num_splits = plan.row_of_split.shape[0]
     per_group = num_heads // num_groups
     kv_2NSGK = cache_2PUGK.flatten(0, 1).flatten(1).index_select(0, plan.blocks).view(2, num_splits, SPLIT, num_groups, head_dim)
     k_NGSK, v_NGSK = kv_2NSGK.transpose(2, 3)
     q_BGQK = F.pad(q_BHK.view(num_rows, num_groups, per_group, head_dim), (0, 0, 0, max(0, ROWS - per_group)))
-    q_NGQK = q_BGQK if plan.split_of_row_MB is None else q_BGQK.index_select(0, plan.row_of_split_N)
-    o_NGQK, lse_NGQ = partial(q_NGQK, k_NGSK, v_NGSK, plan.mask_N11S.expand(-1, -1, q_NGQK.shape[2], -1))
+    q_NGQK = q_BGQK if plan.split_of_row is None else q_BGQK.index_select(0, plan.row_of_split)
+    o_NGQK, lse_NGQ = partial(q_NGQK, k_NGSK, v_NGSK, plan.mask.expand(-1, -1, q_NGQK.shape[2], -1))
     return _merge_splits(o_NGQK, lse_NGQ, plan)[:, :, :per_group].reshape(q_BHK.shape)
 
 
 def _merge_splits(o_NGQK: Tensor, lse_NGQ: Tensor, plan: DecodePlan) -> Tensor:
     """Add the splits of each row, in order."""
-    if plan.split_of_row_MB is None or plan.absent_MB is None:
+    if plan.split_of_row is None or plan.absent is None:
         return o_NGQK
-    absent_MB11 = plan.absent_MB[:, :, None, None]
-    weight_MBGQ1 = _weights(lse_NGQ[plan.split_of_row_MB].masked_fill(absent_MB11, -math.inf))[..., None]
-    total_BGQK = o_NGQK.index_select(0, plan.split_of_row_MB[0]) * weight_MBGQ1[0]
-    for index in range(1, len(plan.split_of_row_MB)):
-        total_BGQK += o_NGQK.index_select(0, plan.split_of_row_MB[index]) * weight_MBGQ1[index]
+    absent_MB11 = plan.absent[:, :, None, None]
+    weight_MBGQ1 = _weights(lse_NGQ[plan.split_of_row].masked_fill(absent_MB11, -math.inf))[..., None]
+    total_BGQK = o_NGQK.index_select(0, plan.split_of_row[0]) * weight_MBGQ1[0]
+    for index in range(1, len(plan.split_of_row)):
+        total_BGQK += o_NGQK.index_select(0, plan.split_of_row[index]) * weight_MBGQ1[index]
     return total_BGQK.to(o_NGQK.dtype)
