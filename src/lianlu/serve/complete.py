@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from lianlu.client.base import TokenLogprob
 from lianlu.engine.background import BackgroundEngine
@@ -23,9 +24,8 @@ from lianlu.tokenizer.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Echo:
-    """A prompt as it is given back: its text, its tokens' texts, and, if asked for, their log-probabilities."""
+    """A prompt as it is given back: what each of its tokens adds to the text and, if asked for, their log-probabilities."""
 
-    text: str
     pieces: list[str]
     logprobs: list[TokenLogprob | None]
 
@@ -39,29 +39,37 @@ async def prepare_completion(service: Service, body: CompletionBody) -> Completi
         for ids in prompts
         for choice in range(body.num_choices)
     ]
-    head = replies.Head.completion(service.name or body.model, body.wants_usage)
-    for request in requests:
+    for request in requests[:: body.num_choices]:
         engine.engine.check(request)
-    echoes = await asyncio.to_thread(echo_all, engine, prompts, body.logprobs) if body.echo else []
-    return CompletionJob(head, body, tokenizer, prompts, echoes, Run(engine, requests if body.token_limit else []))
+    echoes = await echo_all(engine, prompts, body.logprobs) if body.echo else []
+    head = replies.Head.completion(service.name or body.model, body.wants_usage)
+    return CompletionJob(head, body, tokenizer, len(prompts), echoes, Run(engine, requests))
 
 
 def encode_all(tokenizer: Tokenizer, prompts: Sequence[str | list[int]]) -> list[list[int]]:
-    """Ids of each prompt; a text gets the token a model's texts begin with, ids are taken as they are."""
-    first = [tokenizer.bos_id] if tokenizer.adds_bos and tokenizer.bos_id is not None else []
-    return [first + tokenizer.encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+    """Ids of each prompt. A text begins as the model's texts do, an empty one is what separates texts; ids stay as they are."""
+    opening = [token for token in (tokenizer.bos_id, *tokenizer.eos_ids) if token is not None][:1]
+    first = opening if tokenizer.adds_bos else []
+    return [(first + tokenizer.encode(prompt) or opening) if isinstance(prompt, str) else prompt for prompt in prompts]
 
 
-def echo_all(engine: BackgroundEngine, prompts: Sequence[Sequence[int]], num_top: int | None) -> list[Echo]:
-    """The prompts as they are given back, with the log-probabilities of their tokens if `num_top` is a number."""
-    tokenizer = engine.engine.tokenizer
+async def echo_all(engine: BackgroundEngine, prompts: Sequence[Sequence[int]], num_top: int | None) -> list[Echo]:
+    """The prompts as they are given back, scored if `num_top` is a number; other requests go on between two prompts."""
     echoes = []
     for ids in prompts:
-        stream = tokenizer.stream()
-        pieces = [stream.push(token) for token in ids]
-        pieces[-1:] = [pieces[-1] + stream.flush()] if pieces else []
-        echoes.append(Echo("".join(pieces), pieces, []))
+        known: list[TokenLogprob | None] = []
+        if num_top is not None:
+            known = await asyncio.to_thread(engine.call, partial(engine.engine.prompt_logprobs, ids, num_top))
+        echoes.append(Echo(_pieces(engine.engine.tokenizer, ids), known))
     return echoes
+
+
+def _pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
+    """What each token adds to the text."""
+    stream = tokenizer.stream()
+    pieces = [stream.push(token) for token in ids]
+    pieces[-1] += stream.flush()
+    return pieces
 
 
 @dataclass
@@ -71,39 +79,28 @@ class CompletionJob:
     head: replies.Head
     body: CompletionBody
     tokenizer: Tokenizer
-    prompts: list[list[int]]
+    num_prompts: int
     echoes: list[Echo]
     run: Run
 
     async def whole(self) -> Json:
         """The completion object."""
-        events = await self.run.results() if self.run.handles else self._no_news()
+        events = await self.run.results()
         choices = [state.feed(event) for state, event in zip(self._states(), events, strict=True)]
-        return self.head.whole(choices, replies.usage(events, len(self.prompts)))
+        return self.head.whole(choices, replies.usage(events, self.num_prompts))
 
     async def chunks(self) -> AsyncIterator[list[Json]]:
         """Pieces of text by choice, and the usage if it was asked for."""
         states, ends = self._states(), dict[int, Event]()
-        if not self.run.handles:
-            ends = dict(enumerate(self._no_news()))
-            yield [self.head.chunk([states[index].feed(event)]) for index, event in ends.items()]
         async for batch in self.run.batches():
             yield [self.head.chunk([states[index].feed(event)]) for index, event in batch.items()]
             ends |= {index: event for index, event in batch.items() if event.finish_reason}
         if self.head.wants_usage:
-            yield [self.head.chunk([], replies.usage([ends[index] for index in sorted(ends)], len(self.prompts)))]
+            yield [self.head.chunk([], replies.usage([ends[index] for index in sorted(ends)], self.num_prompts))]
 
     def _states(self) -> list[TextState]:
-        num = self.body.num_choices
-        owners = [number for number in range(len(self.prompts)) for _ in range(num)]
+        owners = [number for number in range(self.num_prompts) for _ in range(self.body.num_choices)]
         return [TextState(self, index, self.echoes[owner] if self.echoes else None) for index, owner in enumerate(owners)]
-
-    def _no_news(self) -> list[Event]:
-        """What stands for the events when nothing is generated."""
-        return [
-            Event(index, finish_reason="length", prompt_tokens=len(ids))
-            for index, ids in enumerate(ids for ids in self.prompts for _ in range(self.body.num_choices))
-        ]
 
 
 @dataclass
@@ -126,5 +123,5 @@ class TextState:
         if event.finish_reason and pieces:
             pieces[-1] += self.texts.flush()
         shape = None if self.job.body.logprobs is None else self.offsets.shape(tokens, pieces)
-        text = (echo.text if echo else "") + event.text
+        text = "".join(echo.pieces if echo else ()) + event.text
         return replies.text_choice(self.index, text, finish_of(event) if event.finish_reason else None, shape)

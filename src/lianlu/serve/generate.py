@@ -142,6 +142,6 @@ class ChatState:
 
 def finish_of(event: Event, message: Message | None = None) -> str:
     """Why a choice ended, in OpenAI's words."""
-    if message is not None and message.tool_calls and event.finish_reason == "stop":
+    if message is not None and message.tool_calls:
         return "tool_calls"
     return event.finish_reason or "stop"

@@ -1,6 +1,6 @@
 """The OpenAI REST API as a small Starlette application.
 
-    POST /v1/chat/completions   GET /v1/models          GET /health   the process lives
+    POST /v1/chat/completions   GET /v1/models          GET /health   the process lives; how busy it is
     POST /v1/completions        GET /v1/models/{name}   GET /ready    the model is loaded and requests are taken
 
 Every answer that is not a success has the shape {"error": {message, type, param, code}}. A stream that fails midway says
@@ -61,7 +61,7 @@ def app(service: Service) -> Starlette:
         return JSONResponse(_card(service))
 
     async def health(_request: Request) -> Response:
-        return JSONResponse({"status": service.state})
+        return JSONResponse({"status": service.state} | service.load())
 
     async def ready(_request: Request) -> Response:
         service.ready()

@@ -19,7 +19,8 @@ from pydantic import Field
 from lianlu.core import console
 from lianlu.core.config import Config
 from lianlu.engine.background import BackgroundEngine
-from lianlu.engine.engine import Engine, EngineConfig
+from lianlu.engine.connect import open_engine
+from lianlu.engine.engine import EngineConfig
 from lianlu.serve.rest import app
 from lianlu.serve.service import Limits, Service
 
@@ -73,11 +74,13 @@ class Server:
         web = _Uvicorn(_web_config(self.service))
         answering = asyncio.create_task(web.serve(sockets=[self._listener]))
         try:
-            if await self._load():
+            engine = await self._load()
+            if engine is not None:
                 on_ready()
                 await self._stopped.wait()
-                await self._drain()
+                await self._drain(engine)
         finally:
+            self.service.stopping = True
             web.over.set()
             await answering
             if self.service.engine is not None:
@@ -95,31 +98,25 @@ class Server:
             os._exit(EXIT_AT_ONCE)
         self._stopped.set()
 
-    async def _load(self) -> bool:
-        """Load the model beside the running server; False if it is told to stop meanwhile."""
-        loading = _in_thread(lambda: open_engine(self._model, self._config))
+    async def _load(self) -> BackgroundEngine | None:
+        """The engine, loaded beside the running server; None if it is told to stop meanwhile."""
+        engine = EngineConfig(dtype=self._config.precision, max_queued=self._config.max_queued)
+        loading = _in_thread(lambda: open_engine(self._model, self._config.adapter, config=engine))
         stopped = asyncio.create_task(self._stopped.wait())
         await asyncio.wait((loading, stopped), return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
-        if not loading.done():
-            return False
-        self.service.engine = BackgroundEngine(loading.result())
-        return True
+        if loading.done():
+            self.service.engine = BackgroundEngine(loading.result())
+        return self.service.engine
 
-    async def _drain(self) -> None:
-        self.service.stopping = True
-        engine = self.service.ready_or_not()
+    async def _drain(self, engine: BackgroundEngine) -> None:
         stats = engine.stats()
         if left := stats.num_running + stats.num_queued:
-            console.info(f"stopping: {left} requests may finish within {console.format_seconds(self._config.drain_s)}")
+            requests = "1 request" if left == 1 else f"{left} requests"
+            within = console.format_seconds(self._config.drain_s)
+            console.info(f"stopping: {requests} may finish within {within}; a second signal ends at once")
         if not await asyncio.to_thread(engine.drain, self._config.drain_s):
             console.warn("some requests did not finish in time and were given up")
-
-
-def open_engine(model: Path, config: ServeConfig) -> Engine:
-    """Load weights, adapter and tokenizer, and build the engine. Raises: LianluError."""
-    from lianlu.model.load import load_model
-    from lianlu.tokenizer.tokenizer import Tokenizer
 
 
 def _web_config(service: Service) -> uvicorn.Config:

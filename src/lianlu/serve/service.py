@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lianlu.core.config import Config
@@ -63,6 +63,10 @@ class Service:
             hint = f"this server has {self.name!r}"
             raise ApiError(f"there is no model {name[:200]!r}", status=404, hint=hint, param="model", code="model_not_found")
 
+    def load(self) -> dict[str, int]:
+        """How busy the engine is; nothing while there is none."""
+        return {} if self.engine is None else asdict(self.engine.stats())
+
     def card_fields(self) -> dict[str, Any]:
         """What the list of models says beside OpenAI's fields."""
         engine = self.ready().engine
@@ -114,7 +118,7 @@ class Run:
 
 def _merge(batch: dict[int, Event], index: int, event: Event | BaseException) -> None:
     later = checked(event)
-    batch[index] = batch[index].merged(later) if index in batch else later
+    batch[index] = Event.joined([batch[index], later]) if index in batch else later
 
 
 async def _pump(index: int, handle: Handle, put: Callable[[tuple[int, Event | BaseException]], None]) -> None:

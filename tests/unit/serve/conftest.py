@@ -12,6 +12,7 @@ import pytest
 
 from lianlu.client.base import TokenLogprob
 from lianlu.core.errors import LianluError, RequestError
+from lianlu.engine.engine import Stats
 from lianlu.engine.sequence import Event, Request
 from lianlu.formats.messages import Message, ToolCall, ToolSpec
 from lianlu.serve.rest import app
@@ -25,6 +26,7 @@ class CharTokenizer:
 
     adds_bos = False
     bos_id = None
+    eos_ids = (0,)
 
     def encode(self, text: str, specials: bool = False) -> list[int]:
         return [ord(char) for char in text]
@@ -71,7 +73,7 @@ class FakeHandle:
     async def aresult(self) -> Event:
         whole: Event | None = None
         async for event in self:
-            whole = event if whole is None else whole.merged(event)
+            whole = event if whole is None else Event.joined([whole, event])
         assert whole is not None
         return whole
 
@@ -81,7 +83,7 @@ class FakeEngine:
 
     def __init__(self, pieces: Sequence[str] = ("Hel", "lo"), finish: str = "stop", error: LianluError | None = None) -> None:
         self.engine = SimpleNamespace(
-            tokenizer=CharTokenizer(), max_len=MAX_LEN, config=SimpleNamespace(dtype="float32"), check=self._check
+            tokenizer=CharTokenizer(), model=None, max_len=MAX_LEN, config=SimpleNamespace(dtype="float32"), check=self._check
         )
         self.pieces, self.finish, self.error = pieces, finish, error
         self.max_waiting, self.hold, self.draining = 1000, False, False
@@ -91,6 +93,9 @@ class FakeEngine:
     def _check(self, request: Request) -> None:
         if len(request.prompt) > MAX_LEN:
             raise RequestError(f"the prompt has {len(request.prompt)} tokens, the context {MAX_LEN}", hint="shorten it")
+
+    def stats(self) -> Stats:
+        return Stats(num_finished=len(self.seen))
 
     def submit(self, request: Request) -> FakeHandle:
         self._check(request)

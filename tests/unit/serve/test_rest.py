@@ -171,7 +171,8 @@ def test_models_and_health(ask: Ask) -> None:
     assert (card["id"], card["object"], card["owned_by"], card["context_length"]) == ("tiny", "model", "lianlu", 64)
     assert ask("GET", "/v1/models/tiny").json() == card
     assert error(ask("GET", "/v1/models/other"))["code"] == "model_not_found"
-    assert ask("GET", "/health").json() == {"status": "ready"}
+    health = ask("GET", "/health").json()
+    assert (health["status"], health["num_running"], health["used_blocks"]) == ("ready", 0, 0)
     assert ask("GET", "/ready").status_code == 200
 
 
@@ -226,7 +227,7 @@ def test_loading_and_draining_are_503(ask: Ask, fake_engine: Any) -> None:
         assert (response.status_code, error(response)["code"]) == (503, state)
         assert "retry-after" in response.headers
         assert ask("GET", "/ready", engine=engine).status_code == 503
-        assert ask("GET", "/health", engine=engine).json() == {"status": state}
+        assert ask("GET", "/health", engine=engine).json()["status"] == state
 
 
 def test_the_key(ask: Ask) -> None:
