@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from lianlu.data.textview import TextView
+from lianlu.data.textview import TextView, split_words
 from lianlu.data.thresholds import Limits, Verdict, broken
 
 END_MARKS = (".", "!", "?", '"', "'", "\u201d", "\u2019", "\u3002", "\uff01", "\uff1f", "\u300d", "\u300f", "\u2026")
@@ -23,30 +23,41 @@ POLICY = (
     "\u4f7f\u7528cookie",
     "\u9690\u79c1\u653f\u7b56",
 )
+_BLANK_LINES = re.compile(r"\n{3,}")
 _SENTENCE = re.compile(r"[.!?]+[\"'\u201d\u2019)\]]*(?=\s|$)|[\u3002\uff01\uff1f]+", re.MULTILINE)
 
 
 def keep_lines(view: TextView, limits: Limits) -> str:
     """The text without the lines that break a rule for lines; the very same string if there are none."""
-    if all(limits.get(key, False) is False for key in _LINE_RULES):
+    needed = _line_limits(view, limits)
+    if not needed:
         return view.text
     kept, dropped = [], 0
     for line in view.text.split("\n"):
-        if line.strip() and broken("c4", limits, _line_signals(line, limits)):
+        if line.strip() and broken("c4", needed, _line_signals(line)):
             dropped += 1
         else:
             kept.append(line)
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip("\n") if dropped else view.text
+    return _BLANK_LINES.sub("\n\n", "\n".join(kept)).strip("\n") if dropped else view.text
 
 
-_LINE_RULES = ("min_words_per_line", "max_word_length", "max_javascript_lines", "max_policy_lines", "max_lines_without_end_mark")
+def _line_limits(view: TextView, limits: Limits) -> Limits:
+    """The rules for lines that are on and that some line may break: most pages have no long word and no cookie notice."""
+    lowered = view.text.lower()
+    possible = {
+        "min_words_per_line": True,
+        "max_word_length": max(map(len, view.words), default=0) > (limits["max_word_length"] or 0),
+        "max_javascript_lines": "javascript" in lowered,
+        "max_policy_lines": any(phrase in lowered for phrase in POLICY),
+        "max_lines_without_end_mark": True,
+    }
+    return {key: limits[key] for key, may in possible.items() if may and limits.get(key, False) is not False}
 
 
-def _line_signals(line: str, limits: Limits) -> Iterator[tuple[str, float]]:
-    words = TextView(line).words
+def _line_signals(line: str) -> Iterator[tuple[str, float]]:
+    words = split_words(line)
     yield "min_words_per_line", len(words)
-    if len(line) > limits["max_word_length"] > 0:
-        yield "max_word_length", max(map(len, words), default=0)
+    yield "max_word_length", max(map(len, words), default=0)
     lowered = line.lower()
     yield "max_javascript_lines", "javascript" in lowered
     yield "max_policy_lines", any(phrase in lowered for phrase in POLICY)

@@ -17,7 +17,7 @@ from lianlu.data.html_extractor import HtmlExtractor
 from lianlu.data.language import identify
 from lianlu.data.ledger import Ledger
 from lianlu.data.normalise import normalise
-from lianlu.data.sources import Raw
+from lianlu.data.sources import Raw, language_of
 from lianlu.data.textview import TextView
 from lianlu.data.thresholds import Limits, Thresholds, Verdict
 from lianlu.formats.documents import Document
@@ -86,6 +86,8 @@ def process(raw: Raw, settings: Settings, pages: HtmlExtractor, ledger: Ledger) 
     for document in found:
         document.domain = settings.domain or document.domain
         document.source = document.source or settings.name
+        if document.domain == CODE and not document.lang:
+            document.lang = language_of(document.path) or language_of(document.id)
         ledger.leave("extract", len(document.text.encode("utf-8", "replace")))
         if survivor := judge(document, settings, ledger):
             yield survivor

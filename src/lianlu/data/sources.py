@@ -98,7 +98,12 @@ def _file(path: Path, name: str) -> Raw:
     if jsonl.is_jsonl(path) or suffix == ".parquet":
         return Raw(name, RECORD, status.st_size, path=name, file=str(path))
     kind = CODE if suffix in LANGUAGES else KINDS.get(suffix, TEXT)
-    return Raw(name, kind, status.st_size, path=name, file=str(path), lang=LANGUAGES.get(suffix, ""))
+    return Raw(name, kind, status.st_size, path=name, file=str(path), lang=language_of(name))
+
+
+def language_of(path: str) -> str:
+    """The programming language that a file's name tells, or empty."""
+    return LANGUAGES.get(os.path.splitext(path)[1].lower(), "")
 
 
 def expand(raws: list[Raw], text_fields: tuple[str, ...], max_line_bytes: int) -> Iterator[Raw]:

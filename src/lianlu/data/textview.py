@@ -16,7 +16,12 @@ _WORD = re.compile(f"[{CJK}]|[^\\s{CJK}]+")
 _TOKEN = re.compile(f"[{CJK}]|[^\\W{CJK}]+")
 _PARAGRAPH_BREAK = re.compile(r"\n[^\S\n]*\n\s*")
 CJK_SHARE = 0.3
-"""A text is of script `cjk` from this share of CJK characters among its characters that are not white space."""
+"""A text is of script `cjk` when at least this share of its words are CJK characters."""
+
+
+def split_words(text: str) -> list[str]:
+    """The words of a text in order."""
+    return text.split() if text.isascii() else _WORD.findall(text)
 
 
 class TextView:
@@ -33,7 +38,7 @@ class TextView:
     @cached_property
     def words(self) -> list[str]:
         """The words in order."""
-        return _WORD.findall(self.text) if self.num_cjk else self.text.split()
+        return split_words(self.text) if self.num_cjk else self.text.split()
 
     @cached_property
     def num_word_chars(self) -> int:
@@ -43,7 +48,7 @@ class TextView:
     @cached_property
     def script(self) -> str:
         """`cjk`, or empty for everything that writes words with spaces between them."""
-        return "cjk" if self.num_cjk and self.num_cjk >= CJK_SHARE * self.num_word_chars else ""
+        return "cjk" if self.num_cjk and self.num_cjk >= CJK_SHARE * len(self.words) else ""
 
     @cached_property
     def lines(self) -> list[str]:
