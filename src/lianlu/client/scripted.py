@@ -64,7 +64,7 @@ class ScriptedClient:
                 entry = next(self._script)
             except StopIteration:
                 hint = "add replies, or find out why the model is asked so often"
-                raise RequestError(f"the script ended before request {len(self.requests)}", hint=hint) from None
+                raise RequestError(f"the script ended before request {len(self.requests)}", hint=hint, status=500) from None
         if isinstance(entry, BaseException):
             raise entry
         return entry(request) if callable(entry) else entry

@@ -315,7 +315,7 @@ def test_closing_a_stream_hangs_up(server: str) -> None:
     with contextlib.closing(OpenAIClient(server, "m")) as client:
         deltas = client.stream(ask("x"))
         assert next(deltas).text == "word "
-        deltas.close()  # type: ignore[attr-defined]
+        deltas.close()
         assert Handler.hung_up.wait(20)
 
 
