@@ -7,6 +7,7 @@ ask. Rates and times are in `logs/metrics.jsonl`; logs and scores depend on mode
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from pydantic import Field
 from lianlu.client.base import Client, Reply, Scored
 from lianlu.core import console
 from lianlu.core.config import Adapter, AnyArtifact, Checkpoint, Config, Conversations
-from lianlu.core.errors import EngineError, RequestError
+from lianlu.core.errors import EngineError, MissingExtraError, RequestError
 from lianlu.core.files import DigestCache, sha256_json, write_json
 from lianlu.core.stage import Estimate
 from lianlu.core.store import Output, read_manifest
@@ -30,6 +31,8 @@ from lianlu.eval.store import ItemStore
 from lianlu.eval.task import Item, Response, Task, replies_to
 from lianlu.eval.task_tables import TaskTable, build_tasks, num_requests
 from lianlu.formats.eval_log import EvalLog, Header, ModelRef, Sample, Tokens, write_log
+from lianlu.formats.messages import Message
+from lianlu.sandbox import run as sandbox
 
 SECONDS_TO_LOAD, SECONDS_PER_SCORE, SECONDS_PER_REPLY = 5, 0.15, 0.5
 RESUME = ".resume"
@@ -48,8 +51,8 @@ class EvalConfig(Config):
     """A folder of public benchmarks (gsm8k/, humaneval/, mmlu/, needle/), used in place."""
     tasks: list[TaskTable] = Field(min_length=1)
     """The tasks, each a table with a kind: docstrings, arithmetic, needle, gsm8k, humaneval, mmlu."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format of the model's arithmetic (auto: float32 on a CPU, bfloat16 on a GPU)."""
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    """Numbers the model computes in; auto takes bfloat16 where the processor has instructions for it."""
     seed: int = 0
     """Seed of generated items and of the bootstrap."""
     max_concurrency: int = Field(default=32, gt=0)
@@ -81,6 +84,7 @@ def run(config: EvalConfig, out: Output) -> None:
     """Evaluate; writes TASK.jsonl for each task and scores.json. Raises: ConfigError, DataError, RequestError."""
     sources = Sources(_path(config.data), _path(config.benchmarks), config.seed)
     tasks = build_tasks(config.tasks, sources)
+    check_sandbox(tasks)
     model = model_ref(config, out.path / RESUME)
     jobs = [_job(task, config, model, out.path / RESUME) for task in tasks]
 
@@ -96,6 +100,13 @@ def run(config: EvalConfig, out: Output) -> None:
         if client.cache_info().currsize:
             client().close()
     finish(jobs, out, config.seed)
+
+
+def check_sandbox(tasks: Sequence[Task]) -> None:
+    """Raises: MissingExtraError if a task runs code and the sandbox does not work here."""
+    names = [task.name for task in tasks if task.needs_sandbox]
+    if names and (problem := sandbox.check()):
+        raise MissingExtraError(f"{', '.join(names)}: code cannot be run here", hint=problem)
 
 
 def evaluate(jobs: Sequence[Job], client: Callable[[], Client], out: Output) -> None:
@@ -181,7 +192,7 @@ def _sample(task: Task, item: Item, responses: Sequence[Response]) -> Sample:
         cluster=item.cluster,
         input=item.input,
         target=item.target,
-        outputs=[reply.text.encode("utf-8", "replace").decode() for reply in texts],
+        outputs=[_shown(reply.message) for reply in texts],
         logprobs=[response.logprob for response in responses if isinstance(response, Scored)],
         extracted=list(found.extracted),
         scores=dict(found.values),
@@ -191,6 +202,13 @@ def _sample(task: Task, item: Item, responses: Sequence[Response]) -> Sample:
         ),
         note=found.note,
     )
+
+
+def _shown(message: Message) -> str:
+    """A message as text: its content, the calls it makes, and who spoke if it was not the model."""
+    calls = [f"[call] {call.name}({json.dumps(call.arguments, ensure_ascii=False)})" for call in message.tool_calls]
+    said = message.content if message.role == "assistant" else f"[{message.role}] {message.content}"
+    return "\n".join(part for part in (said, *calls) if part).encode("utf-8", "replace").decode()
 
 
 def _rates(task: str, samples: Sequence[Sample], seconds: float) -> dict[str, Any]:

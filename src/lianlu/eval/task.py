@@ -51,7 +51,10 @@ Solver = Callable[[Client, Sequence[Item]], list[list[Response]]]
 
 @dataclass(frozen=True)
 class Task:
-    """Dataset x protocol x scorer. The first metric is the task's main one; `protocol` holds JSON values only."""
+    """Dataset x protocol x scorer. The first metric is the task's main one; `protocol` holds JSON values only.
+
+    `needs_sandbox` says that model-written code will run, so that a missing sandbox is found before the model is asked.
+    """
 
     name: str
     dataset: str
@@ -61,6 +64,7 @@ class Task:
     requests: Requests
     score: Scorer
     solve: Solver | None = None
+    needs_sandbox: bool = False
 
     def dataset_hash(self) -> str:
         """Hash of the items: ids, inputs, targets, clusters and fields, in order."""

@@ -12,14 +12,14 @@ import pytest
 
 from lianlu.client.base import ChatScoreRequest, Reply, Scored
 from lianlu.core.config import validate
-from lianlu.core.errors import ConfigError, DataError, EngineError, RequestError
+from lianlu.core.errors import ConfigError, DataError, EngineError, MissingExtraError, RequestError
 from lianlu.core.files import files_below
 from lianlu.core.store import Output
 from lianlu.eval import runner
 from lianlu.eval.runner import EvalConfig
 from lianlu.eval.task import Item, Score, Task, replies_to
 from lianlu.formats.eval_log import MetricSpec, read_log
-from lianlu.formats.messages import Conversation, Message, write_conversations
+from lianlu.formats.messages import Conversation, Message, ToolCall, write_conversations
 from lianlu.formats.problems import arithmetic_problem
 
 
@@ -163,7 +163,7 @@ def test_the_header_names_model_and_hashes_but_no_place(monkeypatch, setting, tm
     two = read_log(evaluate(monkeypatch, setting, tmp_path / "two", Knowing()).path / "needle.jsonl").header
     assert one.model.digest != two.model.digest
     assert (one.dataset_hash, one.protocol_hash) == (two.dataset_hash, two.protocol_hash)
-    assert one.settings == {"precision": "auto", "max_concurrency": 4, "seed": 0}
+    assert one.settings == {"precision": "float32", "max_concurrency": 4, "seed": 0}
 
 
 @pytest.mark.parametrize(
@@ -254,3 +254,21 @@ def test_a_task_without_replies_is_our_mistake(monkeypatch, setting, tmp_path: P
     with pytest.raises(EngineError, match="no reply to item a"):
         _ask(Knowing(), task, task.items)
     assert task.dataset_hash() == sha256_json(["d", [["a", "", "", "", {}]]])
+
+
+def test_a_missing_sandbox_is_found_before_a_model_is_loaded(monkeypatch, setting, tmp_path: Path):
+    monkeypatch.setattr("lianlu.sandbox.run.check", lambda: "bubblewrap is not installed; apt-get install bubblewrap")
+    with pytest.raises(MissingExtraError, match="arithmetic-tool: code cannot be run") as caught:
+        evaluate(
+            monkeypatch, {**setting, "tasks": [{"kind": "arithmetic", "tool": True}]}, tmp_path / "out", Knowing(die_after=0)
+        )
+    assert "apt-get" in caught.value.hint
+
+
+def test_messages_are_shown_with_calls_and_speakers():
+    call = ToolCall(name="python", arguments={"code": "1 + 1"})
+    shown = runner._shown
+    assert shown(Message(role="assistant", content="so", tool_calls=[call])) == 'so\n[call] python({"code": "1 + 1"})'
+    assert shown(Message(role="assistant", tool_calls=[call])) == '[call] python({"code": "1 + 1"})'
+    assert shown(Message(role="tool", content="2")) == "[tool] 2"
+    assert shown(Message(role="assistant", content="\ud800")) == "?"

@@ -63,7 +63,7 @@ def build(config: HumanEvalTask, sources: Sources) -> Task:
         "max_tokens": config.max_tokens,
         "limits": LIMITS.model_dump(),
     }
-    return Task("humaneval", "humaneval", items, protocol, METRICS, requests, score)
+    return Task("humaneval", "humaneval", items, protocol, METRICS, requests, score, needs_sandbox=True)
 
 
 def program(item: Item, completion: str) -> str:
