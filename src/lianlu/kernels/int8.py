@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from lianlu.kernels.linear import linear
 
 BLOCK_WEIGHTS = 1 << 20
 LEVELS = 127
@@ -50,7 +51,7 @@ class _Int8Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_TI: Tensor, weight_OI: Tensor, scale_O: Tensor) -> Tensor:
         ctx.save_for_backward(weight_OI, scale_O)
-        parts = [F.linear(x_TI, block_OI.to(x_TI.dtype)) for block_OI in _blocks(weight_OI)]
+        parts = [linear(x_TI, block_OI.to(x_TI.dtype)) for block_OI in _blocks(weight_OI)]
         y_TO = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
         return (y_TO * scale_O).to(x_TI.dtype)
 

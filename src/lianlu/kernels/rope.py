@@ -10,6 +10,8 @@ Shapes: T tokens, H heads, K head_dim, J = K / 2 frequencies.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,13 +59,38 @@ def llama3_frequencies(base: float, head_dim: int, factor: float, length: int, b
 
 
 def cos_sin(positions_T: Tensor, frequencies_J: Tensor, magnitude: float = 1.0) -> tuple[Tensor, Tensor]:
-    """cos_TJ and sin_TJ in fp32; `frequencies_J` may also be one row for each token (f_TJ)."""
+    """cos_TK and sin_TK in fp32, as `rotate` wants them: for both halves of a head, sin negated for the first.
+
+    `frequencies_J` may also be one row for each token (f_TJ).
+    """
     angle_TJ = positions_T[:, None].float() * frequencies_J
-    return angle_TJ.cos() * magnitude, angle_TJ.sin() * magnitude
+    cos_TJ, sin_TJ = angle_TJ.cos() * magnitude, angle_TJ.sin() * magnitude
+    return torch.cat((cos_TJ, cos_TJ), dim=-1), torch.cat((-sin_TJ, sin_TJ), dim=-1)
 
 
-def rotate(x_THK: Tensor, cos_TJ: Tensor, sin_TJ: Tensor) -> Tensor:
-    """Rotate every head of `x_THK` by the angle of its token."""
-    first_THJ, second_THJ = x_THK.chunk(2, dim=-1)
-    cos_T1J, sin_T1J = cos_TJ[:, None].to(x_THK.dtype), sin_TJ[:, None].to(x_THK.dtype)
-    return torch.cat((first_THJ * cos_T1J - second_THJ * sin_T1J, second_THJ * cos_T1J + first_THJ * sin_T1J), dim=-1)
+def rotate(x: Tensor, cos_TK: Tensor, sin_TK: Tensor) -> Tensor:
+    """Rotate every head of `x` (T, any axes of heads, K) by the angle of its token; cos and sin as `cos_sin` gives them."""
+    return _rotate(x, cos_TK, sin_TK)
+
+
+class _Rotation(torch.autograd.Function):
+    """`x * cos + swapped x * sin`; its gradient is the rotation back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos_TK: Tensor, sin_TK: Tensor) -> Tensor:
+        ctx.save_for_backward(cos_TK, sin_TK)
+        return _turned(x, cos_TK, sin_TK, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        cos_TK, sin_TK = ctx.saved_tensors
+        return _turned(grads[0], cos_TK, sin_TK, -1), None, None
+
+
+def _turned(x: Tensor, cos_TK: Tensor, sin_TK: Tensor, sign: int) -> Tensor:
+    shape = (x.shape[0], *(1 for _ in x.shape[1:-1]), x.shape[-1])
+    cos, sin = cos_TK.to(x.dtype).view(shape), sin_TK.to(x.dtype).view(shape)
+    return torch.mul(x, cos).addcmul_(x.roll(x.shape[-1] // 2, dims=-1), sin, value=sign)
+
+
+_rotate: Callable[..., Tensor] = _Rotation.apply

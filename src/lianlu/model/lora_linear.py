@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lianlu.core.errors import ConfigError
+from lianlu.kernels.linear import linear
 from lianlu.model import layouts
 from lianlu.model.config import ModelConfig
 from lianlu.model.decoder import Decoder
@@ -64,9 +65,9 @@ class LoraLinear(nn.Module):
         """The base layer's output plus the updates, in the dtype of `x`."""
         y_TO: Tensor = self.base(x_TI)
         a_RI, b_OR = self.stacked()
-        low_TR = F.linear(F.dropout(x_TI, self.dropout, self.training), a_RI.to(x_TI.dtype))
+        low_TR = linear(F.dropout(x_TI, self.dropout, self.training), a_RI.to(x_TI.dtype))
         # nothing else holds y and no backward needs it, so the sum may be formed in place
-        return y_TO.addmm_(low_TR, b_OR.to(x_TI.dtype).t())
+        return y_TO.add_(linear(low_TR, b_OR.to(x_TI.dtype)))
 
 
 def piece_names(layout: str, module: str) -> list[str]:

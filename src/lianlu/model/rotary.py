@@ -12,7 +12,7 @@ from lianlu.model.config import DynamicScaling, LinearScaling, Llama3Scaling, Mo
 class Rotary:
     """Rotary angles of one model. Frequencies stay in fp32 whatever the dtype of the weights.
 
-    Shapes: T tokens, J = head_dim / 2.
+    Shapes: T tokens, K head_dim.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -24,7 +24,7 @@ class Rotary:
         self._frequencies: dict[torch.device, Tensor] = {}
 
     def __call__(self, positions_T: Tensor, lengths_T: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """cos_TJ and sin_TJ in fp32 for the tokens at `positions_T`; `lengths_T` matters to dynamic NTK only."""
+        """cos_TK and sin_TK in fp32, as `kernels.rope.rotate` wants them; `lengths_T` matters to dynamic NTK only."""
         return rope.cos_sin(positions_T, self._frequencies_for(positions_T, lengths_T), self._magnitude)
 
     def _frequencies_for(self, positions_T: Tensor, lengths_T: Tensor | None) -> Tensor:

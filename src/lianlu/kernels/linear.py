@@ -1,0 +1,61 @@
+"""The linear layer, `x @ weight.T + bias`, with a fast twin for fp32 on x86 processors.
+
+PyTorch sends fp32 products to MKL, which leaves half and more of an AMD processor unused; oneDNN, which PyTorch carries for
+bf16, has fp32 kernels that do not. The twin calls them through the operator that PyTorch's own compiler uses
+(`mkldnn::_linear_pointwise`), forwards and backwards. It also makes a row independent of the rows beside it: MKL and
+oneDNN take another road for a single row, so a single row is computed as two.
+
+Shapes: T tokens, I inputs, O outputs.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+HAS_ONEDNN = platform.machine().lower() in ("x86_64", "amd64") and torch.backends.mkldnn.is_available()
+
+
+def linear(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    """`x @ weight.T + bias` for two-dimensional x; differentiable in all three."""
+    if HAS_ONEDNN and x_TI.dtype == weight_OI.dtype == torch.float32 and x_TI.is_cpu and x_TI.numel():
+        return onednn_linear(x_TI, weight_OI, bias_O)
+    return F.linear(x_TI, weight_OI, bias_O)
+
+
+def onednn_linear(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    """The fast twin: fp32 on the CPU, at least one row."""
+    followed = x_TI.requires_grad or weight_OI.requires_grad or (bias_O is not None and bias_O.requires_grad)
+    if followed and torch.is_grad_enabled():
+        return _differentiable(x_TI, weight_OI, bias_O)
+    return _product(x_TI, weight_OI, bias_O)
+
+
+def _product(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    if len(x_TI) == 1:
+        return _product(x_TI.expand(2, -1).contiguous(), weight_OI, bias_O)[:1]
+    y_TO: Tensor = torch.ops.mkldnn._linear_pointwise(x_TI, weight_OI, bias_O, "none", [], "")
+    return y_TO
+
+
+class _OneDnnLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x_TI if ctx.needs_input_grad[1] else None, weight_OI if ctx.needs_input_grad[0] else None)
+        return _product(x_TI, weight_OI, bias_O)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        x_TI, weight_OI = ctx.saved_tensors
+        grad_TO = grads[0].contiguous()
+        grad_TI = None if weight_OI is None else _product(grad_TO, weight_OI.t())
+        grad_OI = None if x_TI is None else _product(grad_TO.t(), x_TI.t())
+        return grad_TI, grad_OI, grad_TO.sum(0) if ctx.needs_input_grad[2] else None
+
+
+_differentiable: Callable[..., Tensor] = _OneDnnLinear.apply
