@@ -159,7 +159,7 @@ def _fields(function: Callable[..., Any], name: str, texts: dict[str, str]) -> d
             raise ConfigError(f"the parameter {parameter.name} of the tool {name} has no type hint", hint="add one")
         default = ... if parameter.default is parameter.empty else parameter.default
         # The field has a name of its own, since pydantic keeps some (copy, json, model_config) for itself.
-        known = {"description": texts[parameter.name]} if parameter.name in texts else {}
+        known: dict[str, Any] = {"description": texts[parameter.name]} if parameter.name in texts else {}
         field = Field(default, alias=parameter.name, **known)
         fields[f"argument_{number}"] = (hints[parameter.name], field)
     return fields

@@ -5,7 +5,7 @@ import json
 from typing import Annotated, Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
@@ -188,6 +188,7 @@ def test_functions_that_are_no_tools() -> None:
         """Do it."""
         return 0
 
+    unknown.__annotations__["x"] = "Nowhere"
     reasons = {
         silent: "description",
         untyped: "no type hint",
@@ -212,7 +213,7 @@ def test_results_as_text() -> None:
         to_text({"x": (1, Place("Rome"), Guest(name="Ada"))}) == '{"x":[1,{"city":"Rome","rooms":1},{"name":"Ada","age":null}]}'
     )
     assert to_text(float("nan")) == "NaN"
-    assert to_text(add).startswith("Tool(") or to_text(add).startswith("{")
+    assert to_text(object).startswith('"<class')
 
 
 JSON = st.recursive(
@@ -222,12 +223,14 @@ JSON = st.recursive(
 )
 
 
+@settings(max_examples=50)
 @given(arguments=st.dictionaries(st.sampled_from(["place", "guests", "board", "note", "x"]) | st.text(), JSON, max_size=5))
 def test_no_arguments_can_break_a_tool(arguments: dict[str, Any]) -> None:
     text = answer(book, **arguments) if "used" not in arguments else "Error"
     assert text.startswith("Error: ") or json.loads(text)["board"] in ("half", "full")
 
 
+@settings(max_examples=50)
 @given(
     a=st.integers(),
     b=st.lists(st.integers()),

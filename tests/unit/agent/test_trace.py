@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lianlu.agent.loop import run
@@ -52,6 +52,7 @@ STEP = st.one_of(
 )
 
 
+@settings(max_examples=50)
 @given(runs=st.lists(st.builds(Run, model=TEXT, steps=st.lists(STEP, max_size=4).map(tuple), error=TEXT), max_size=3))
 def test_every_run_can_be_written_and_read(runs: list[Run], tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "trace.jsonl"
