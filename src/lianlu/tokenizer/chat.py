@@ -185,7 +185,7 @@ class _Rendering:
                 spans.append(span)
             else:
                 untrained.append(index)
-        if turns and not spans and not reply:
+        if any(turns) and not spans and not reply:  # a greeting before any question is never generated, so no loss
             raise DataError(
                 f"the chat template of {self.template.name} writes every assistant turn otherwise than it opens a reply",
                 hint="training with this template is not possible: give the tokenizer another chat_template.jinja",
