@@ -22,7 +22,7 @@ _EXAMPLE_DOMAIN = re.compile(
 _IPV4 = re.compile(r"\d(?<![\w.-].)\d{0,2}\.(?:\d{1,3}\.){2}\d{1,3}(?![\w-]|\.\d)")
 _IPV6 = re.compile(r"[0-9A-Fa-f:](?<![\w:.].)[0-9A-Fa-f]{0,3}:(?:[0-9A-Fa-f]{0,4}:){1,6}[0-9A-Fa-f]{0,4}(?![\w:])")
 _CHINESE_MOBILE = re.compile(
-    r"[+81](?<![\w.+=-].)(?:(?<=\+)86[ -]?1|(?<=8)6[ -]?1|(?<=1))[3-9]\d(?:\d{8}|-\d{4}-\d{4}| \d{4} \d{4})(?![\w.-]?\d|\w)"
+    r"[+81](?<![\w.+=-].)(?<!= .)(?:(?<=\+)86[ -]?1|(?<=8)6[ -]?1|(?<=1))[3-9]\d(?:\d{8}|-\d{4}-\d{4}| \d{4} \d{4})(?![\w.-]?\d|\w)"
 )
 _INTERNATIONAL = re.compile(r"\+(?<![\w.+-].)[1-9]\d{0,2}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{2,4}(?:[ .-]?\d{2,4}){1,4}(?!\w|[.-]\d)")
 _NORTH_AMERICAN = re.compile(r"[(2-9](?<![\w.+-].)(?:(?<=\()[2-9]\d\d\) ?|(?<=[2-9])\d\d[-. ])[2-9]\d\d[-. ]\d{4}(?!\w|[.-]\d)")
@@ -130,7 +130,7 @@ def is_card(found: str) -> bool:
         else {16}
     )
     doubled = sum(digits[-1::-2]) + sum(2 * digit - 9 * (digit > 4) for digit in digits[-2::-2])
-    return len(digits) in lengths and doubled % 10 == 0 and len(set(digits)) > 2
+    return len(digits) in lengths and doubled % 10 == 0 and len(set(digits)) > 1
 
 
 def is_key(found: str) -> bool:

@@ -12,7 +12,8 @@ from functools import cached_property
 
 CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 _CJK_CHARACTER = re.compile(f"[{CJK}]")
-_WORD = re.compile(f"[{CJK}]|[^\\s{CJK}]+")
+_CJK_MARKS = "\u3001-\u303f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
+_WORD = re.compile(f"[{CJK}]|[{_CJK_MARKS}]+|[^\\s{CJK}{_CJK_MARKS}]+")
 _TOKEN = re.compile(f"[{CJK}]|[^\\W{CJK}]+")
 _PARAGRAPH_BREAK = re.compile(r"\n[^\S\n]*\n\s*")
 CJK_SHARE = 0.3
