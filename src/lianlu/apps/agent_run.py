@@ -83,15 +83,17 @@ def _solve(url: str, config: AgentRunConfig, out: Output) -> list[dict[str, Any]
     from lianlu.agent.loop import run as run_agent
     from lianlu.agent.tools.python import python_tool
     from lianlu.agent.trace import write_trace
+    from lianlu.client.base import Sampling
     from lianlu.client.openai import OpenAIClient
 
     client = OpenAIClient(url, model="model")
     solved = []
     with console.progress("agent", total=len(config.tasks), unit="task") as bar:
         for number, task in enumerate(config.tasks):
-            result = run_agent(client, [Message(role="user", content=task)], [python_tool()])
-            write_trace(out.path / f"task-{number:03d}.jsonl", result)
-            calls = sum(len(step.message.tool_calls) for step in result.steps if hasattr(step, "message"))
+            messages, sampling = [Message(role="user", content=task)], Sampling(config.max_tokens)
+            result = run_agent(client, messages, [python_tool()], sampling=sampling)
+            write_trace(out.path / f"task-{number:03d}.jsonl", [result], times=False)
+            calls = len(result.calls)
             solved.append({"task": task, "answer": result.answer, "stopped": result.stop_reason, "tool_calls": calls})
             bar.advance(1, tool_calls=calls)
     client.close()
