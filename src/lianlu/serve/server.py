@@ -47,6 +47,8 @@ class ServeConfig(Config):
     """Clients have to send this key."""
     max_body_bytes: Annotated[int, Field(gt=0)] = 16_000_000
     """Longest request body."""
+    max_running: Annotated[int, Field(gt=0)] = 64
+    """Requests that are computed at one time."""
     max_queued: Annotated[int, Field(ge=0)] = 4096
     """Requests that may wait; more are answered with 429."""
     drain_s: Annotated[float, Field(ge=0)] = 30.0
@@ -100,8 +102,9 @@ class Server:
 
     async def _load(self) -> BackgroundEngine | None:
         """The engine, loaded beside the running server; None if it is told to stop meanwhile."""
-        engine = EngineConfig(dtype=self._config.precision, max_queued=self._config.max_queued)
-        loading = _in_thread(lambda: open_engine(self._model, self._config.adapter, config=engine))
+        config = self._config
+        engine = EngineConfig(dtype=config.precision, max_running=config.max_running, max_queued=config.max_queued)
+        loading = _in_thread(lambda: open_engine(self._model, config.adapter, config=engine))
         stopped = asyncio.create_task(self._stopped.wait())
         await asyncio.wait((loading, stopped), return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
