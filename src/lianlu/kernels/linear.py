@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-HAS_ONEDNN = platform.machine().lower() in ("x86_64", "amd64") and torch.backends.mkldnn.is_available()
+HAS_ONEDNN = platform.machine().lower() in ("x86_64", "amd64") and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def linear(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
@@ -41,6 +41,29 @@ def _product(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> T
         return _product(x_TI.expand(2, -1).contiguous(), weight_OI, bias_O)[:1]
     y_TO: Tensor = torch.ops.mkldnn._linear_pointwise(x_TI, weight_OI, bias_O, "none", [], "")
     return y_TO
+
+
+class PackedWeight:
+    """A weight in the tile order of oneDNN's kernels, for products without gradients: faster by half and more for few rows.
+
+    The product is the same to the bit as that of `linear` on the plain weight.
+    """
+
+    def __init__(self, weight_OI: Tensor) -> None:
+        self.shape = weight_OI.shape
+        self._tiles = torch.ops.mkldnn._reorder_linear_weight(weight_OI.detach().contiguous(), None)
+
+    def linear(self, x_TI: Tensor, bias_O: Tensor | None = None) -> Tensor:
+        """`x @ weight.T + bias`, x in the dtype of the weight."""
+        return _product(x_TI, self._tiles, bias_O) if len(x_TI) else x_TI.new_empty(0, self.shape[0])
+
+
+def can_pack(weight_OI: Tensor) -> bool:
+    """Whether this machine has a packed form for a weight of this dtype and device."""
+    if not HAS_ONEDNN or not weight_OI.is_cpu:
+        return False
+    half = weight_OI.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return weight_OI.dtype == torch.float32 or bool(half)
 
 
 class _OneDnnLinear(torch.autograd.Function):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lianlu.kernels.attention import Attend
-from lianlu.kernels.linear import linear
+from lianlu.kernels.linear import PackedWeight, linear
 from lianlu.kernels.norm import rms_norm
 from lianlu.kernels.rope import rotate
 from lianlu.kernels.swiglu import swiglu
@@ -117,6 +117,7 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.lm_head = None if config.tie_word_embeddings else Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.packed_head: PackedWeight | None = None
         self._rotary = Rotary(config)
 
     def forward(self, input_ids_T: Tensor, positions_T: Tensor, attend: Attend, lengths_T: Tensor | None = None) -> Tensor:
@@ -139,7 +140,7 @@ class Decoder(nn.Module):
 
     def head(self, h_ND: Tensor) -> Tensor:
         """logits_NV of hidden states from `hidden`."""
-        return linear(h_ND, self.head_weight())
+        return linear(h_ND, self.head_weight()) if self.packed_head is None else self.packed_head.linear(h_ND)
 
     def head_weight(self) -> Tensor:
         """The output matrix w_VD as it is applied: the embedding if tied, rows normalised under `norm_head`."""
