@@ -38,6 +38,8 @@ from lianlu.formats.documents import Document, write_documents
 
 PYTHON = "python"
 RESUME = ".resume"
+SERIAL_BYTES = 2_000_000
+"""Below this size one process is faster than starting several."""
 _BYTES_PER_CORE_S = 1.5e6
 _BASE_MEMORY_BYTES = 400_000_000
 Rule = Literal["language", "gopher_quality", "gopher_repetition", "c4", "fineweb", "code", "exact_dedup", "near_dedup", "pii"]
@@ -134,7 +136,7 @@ def _judged(config: CleanConfig, listing: Listing, out: Output) -> list[Chunk]:
     folder.mkdir(parents=True, exist_ok=True)
     raws = expand(listing.raws, config.text_fields, config.max_document_bytes)
     packed = any(raw.file.endswith((".gz", ".zst", ".parquet")) for raw in listing.raws)
-    workers = _num_workers(config) if listing.num_bytes > 2_000_000 else 1
+    workers = _num_workers(config) if listing.num_bytes > SERIAL_BYTES else 1
     chunks = []
     started = time.monotonic()
     with console.progress("clean", total=None if packed else listing.num_bytes / 1e6, unit="MB") as bar:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import email
 import email.policy
-import importlib.metadata
+import os
 import sysconfig
 from collections.abc import Iterator
 from itertools import groupby
@@ -24,7 +24,8 @@ LEFT_OUT = {
     "test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages", "__pycache__", "turtledemo", "pydoc_data",
     "encodings", "__phello__", "ensurepip",
 }  # fmt: skip
-_OWN_NAME = "lianlu"
+_GENERATED = ("_sysconfigdata", "sitecustomize")
+_OWN_PREFIX = "lianlu-"
 
 
 def standard_library() -> Path:
@@ -35,32 +36,18 @@ def standard_library() -> Path:
 def module_files() -> list[Path]:
     """The standard library's sources that are read, sorted."""
     root = standard_library()
-    return sorted(path for path in root.rglob("*.py") if _is_read(path.relative_to(root)) and path.is_file())
-
-
-def _is_read(path: Path) -> bool:
-    """Whether a source below the library's folder is written by people and about Python itself."""
-    generated = path.name.startswith(("_sysconfigdata", "sitecustomize")) or path.parts[0].startswith("config-")
-    return not generated and not LEFT_OUT.intersection(path.parts[:-1])
+    found: list[Path] = []
+    for folder, names, files in os.walk(root):
+        names[:] = [name for name in names if name not in LEFT_OUT and not name.startswith("config-")]
+        found.extend(Path(folder, name) for name in files if name.endswith(".py") and not name.startswith(_GENERATED))
+    return sorted(path for path in found if path.is_file())
 
 
 def metadata_files() -> list[Path]:
-    """The METADATA of each installed package, sorted by name of the package; lianlu's own is left out."""
-    found: dict[str, Path] = {}
-    for distribution in importlib.metadata.distributions():
-        name = distribution.metadata["Name"]
-        path = Path(str(distribution.locate_file(""))) / _info_folder(distribution) / "METADATA"
-        if name and name.lower() != _OWN_NAME and path.is_file():
-            found.setdefault(name.lower(), path)
-    return [found[name] for name in sorted(found)]
-
-
-def _info_folder(distribution: importlib.metadata.Distribution) -> str:
-    """Name of the .dist-info folder (empty if the package keeps its metadata elsewhere)."""
-    for item in distribution.files or ():
-        if item.name == "METADATA" and item.parent.name.endswith(".dist-info"):
-            return str(item.parent)
-    return ""
+    """The METADATA of each package installed in this environment, sorted by name; lianlu's own is left out."""
+    folders = {Path(sysconfig.get_path(kind)) for kind in ("purelib", "platlib")}
+    found = {path.parent.name.lower(): path for folder in sorted(folders) for path in folder.glob("*.dist-info/METADATA")}
+    return [found[name] for name in sorted(found) if not name.startswith(_OWN_PREFIX)]
 
 
 def python_files() -> list[Path]:

@@ -21,7 +21,11 @@ She said that she had no answer to that. Every reader has to find a door of thei
 another room. Some of the rooms are small and warm; others have windows to the sea. It was a good answer after all.
 
 In the evening the lamps were lit. Two boys had fallen asleep over an atlas, one finger still upon a distant coast."""
-CHINESE = "春天的时候，镇上的图书馆开门了，人们带着孩子来看书。他们在书架之间慢慢走着，问管理员应该先读哪一本。她说她也不知道，每个读者都要自己去找一扇门。门的后面还有别的房间，有的很小很暖和，有的有窗户对着大海。到了晚上灯都亮了，两个男孩在地图上睡着了，一根手指还放在遥远的海岸。"
+CHINESE = (
+    "春天的时候，镇上的图书馆开门了，人们带着孩子来看书。他们在书架之间慢慢走着，问管理员应该先"
+    "读哪一本。她说她也不知道，每个读者都要自己去找一扇门。门的后面还有别的房间，有的很小很暖和"
+    "，有的有窗户对着大海。到了晚上灯都亮了，两个男孩在地图上睡着了，一根手指还放在遥远的海岸。"
+)
 
 
 def rule_of(module: Any, text: str, family: str, domain: str = "web", lang: str = "en") -> str | None:
