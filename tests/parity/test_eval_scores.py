@@ -9,13 +9,17 @@ import pytest
 import torch
 
 from lianlu.client.base import ScoreRequest
+from lianlu.core.config import validate
+from lianlu.core.store import Output
+from lianlu.eval import compare, runner
 from lianlu.eval.sources import Sources
 from lianlu.eval.task import Task, replies_to
 from lianlu.eval.tasks import mmlu
+from lianlu.formats.eval_log import read_log
 
 pytest.importorskip("lm_eval")
 SUBJECTS = ["astronomy", "high_school_us_history", "moral_disputes"]
-PER_SUBJECT = 8
+PER_SUBJECT = 4
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +93,21 @@ def test_mmlu_log_probabilities_and_choices_are_the_same(checkpoint: Path, share
         assert score.extracted[0].text == "ABCD"[row.index(max(row))]
         chosen.add(score.extracted[0].text)
     assert len(chosen) > 1
+
+
+def test_the_stages_with_a_real_engine(checkpoint: Path, shared_data: Path, tmp_path: Path):
+    tasks = [
+        {"kind": "mmlu", "subjects": ["astronomy"], "limit": 5, "shots": 1},
+        {"kind": "gsm8k", "limit": 3, "shots": 1, "max_tokens": 6},
+    ]
+    for name, together in (("one", 5), ("two", 2)):
+        table = {"model": str(checkpoint), "benchmarks": str(shared_data / "eval"), "tasks": tasks, "max_concurrency": together}
+        (tmp_path / name).mkdir()
+        runner.run(validate(runner.EvalConfig, table), Output(tmp_path / name))
+    logs = [read_log(tmp_path / name / "mmlu.jsonl") for name in ("one", "two")]
+    for one, two in zip(logs[0].samples, logs[1].samples, strict=True):
+        assert one.logprobs == pytest.approx(two.logprobs, abs=1e-5)
+    out = Output(tmp_path / "board")
+    compare.run(compare.CompareConfig(logs=[str(tmp_path / "one"), str(tmp_path / "two")], names=["one", "two"]), out)
+    assert out.figures["mmlu.acc.one"] == out.figures["mmlu.acc.two"]
+    assert (tmp_path / "board" / "leaderboard.json").is_file()

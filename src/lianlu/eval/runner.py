@@ -122,7 +122,7 @@ def evaluate(jobs: Sequence[Job], client: Callable[[], Client], out: Output) -> 
                 job.store.add(number, samples)
                 main = job.task.metrics[0]
                 so_far = metric_value(main, job.store.samples())
-                bar.advance(len(samples), task=job.task.name, **{main.name: so_far})
+                bar.advance(len(samples), task=job.task.name, score=so_far)
                 metrics.write(**_rates(job.task.name, samples, time.monotonic() - began))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -272,3 +273,8 @@ def test_messages_are_shown_with_calls_and_speakers():
     assert shown(Message(role="assistant", tool_calls=[call])) == '[call] python({"code": "1 + 1"})'
     assert shown(Message(role="tool", content="2")) == "[tool] 2"
     assert shown(Message(role="assistant", content="\ud800")) == "?"
+
+
+def test_the_stages_are_read_without_torch():
+    code = "import sys, lianlu.eval.runner, lianlu.eval.compare; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
