@@ -70,16 +70,26 @@ def _load_sentencepiece(path: Path) -> Loaded:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}", hint="check its permissions") from error
     config = _read_config(path.parent)
-    rows = config.get("added_tokens_decoder") or {}
-    added = {str(_content(row)): int(index) for index, row in rows.items()}
-    listed = _read_json(path.parent / "added_tokens.json")
-    added |= {str(text): int(index) for text, index in listed.items()}
-    backend = SentencePieceBackend(proto, added, str(path))
+    backend = SentencePieceBackend(proto, _added_tokens(path.parent, config), str(path))
     for key, fallback in zip(_SPECIAL_KEYS, ("<s>", "</s>", "<unk>"), strict=False):
         if key not in config and backend.token_id(fallback) is not None:
             config[key] = fallback
     config.setdefault("add_bos_token", True)
     return Loaded(str(path), backend, config, _templates(path.parent, config), _end_ids(path.parent))
+
+
+def _added_tokens(folder: Path, config: dict[str, Any]) -> dict[str, int]:
+    """Tokens beyond the SentencePiece model, text -> id."""
+    rows = config.get("added_tokens_decoder") or {}
+    listed = _read_json(folder / "added_tokens.json")
+    try:
+        return {str(_content(row)): int(index) for index, row in rows.items()} | {
+            text: int(index) for text, index in listed.items()
+        }
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{folder} names added tokens without ids", hint="mend tokenizer_config.json or added_tokens.json"
+        ) from error
 
 
 def _read_text(path: Path) -> str:
@@ -148,16 +158,15 @@ def _end_ids(folder: Path) -> tuple[int, ...]:
 
 def save(loaded: Loaded, folder: Path) -> None:
     """Write the files of a tokenizer so that lianlu and transformers load them. Raises: ArtifactError for the disk."""
-    files = loaded.backend.files()
-    for name, content in files.items():
+    for name, content in loaded.backend.files().items():
         with atomic_write(folder / name) as file:
             file.write(content)
     config = {"clean_up_tokenization_spaces": False, **loaded.config}
-    if "tokenizer.model" in files:
-        config.setdefault("tokenizer_class", "LlamaTokenizer")
-        config.setdefault("legacy", False)
+    if isinstance(loaded.backend, SentencePieceBackend):
+        config |= {"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_prefix_space": loaded.backend.adds_space}
     else:
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    config.pop("auto_map", None)  # names code that is not written here
     write_json(folder / "tokenizer_config.json", config)
     for name, template in loaded.templates.items():
         place = folder / "chat_template.jinja" if name == "default" else folder / "additional_chat_templates" / f"{name}.jinja"

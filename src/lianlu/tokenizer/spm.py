@@ -47,6 +47,11 @@ class SentencePieceBackend:
     def _later(self) -> Any:
         return _load(self._proto + _NO_DUMMY_PREFIX, "the model")
 
+    @property
+    def adds_space(self) -> bool:
+        """Whether a space is put in front of a text."""
+        return list(self._first.encode("a")) != list(self._later.encode("a"))
+
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of whole texts; control tokens spelled out in them are plain text."""
         return [list(self._first.encode(text)) for text in texts]

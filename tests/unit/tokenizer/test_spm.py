@@ -62,6 +62,13 @@ def test_saving_keeps_model_and_names(internlm2: Path, tmp_path: Path) -> None:
     assert copy.encode("<|im_end|>hi", specials=True) == Tokenizer.load(internlm2).encode("<|im_end|>hi", specials=True)
 
 
+def test_added_tokens_without_ids_are_an_error(internlm2: Path, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes((internlm2 / "tokenizer.model").read_bytes())
+    (tmp_path / "added_tokens.json").write_text('{"<|x|>": "many"}')
+    with pytest.raises(DataError, match="added tokens without ids"):
+        Tokenizer.load(tmp_path)
+
+
 def test_a_model_file_alone_is_enough(internlm2: Path) -> None:
     alone = Tokenizer.load(internlm2 / "tokenizer.model")
     assert alone.decode(alone.encode("hello")) == "hello"
