@@ -101,7 +101,15 @@ class OpenAIClient:
         return wire.completion_reply(self._http.post("completions", wire.completion_body(self.name, request)))
 
     def _score(self, request: ScoreRequest) -> Scored:
-        return wire.scored(self._http.post("completions", wire.score_body(self.name, request)), request)
+        """As `engine.local` does it: spaces that end the context belong to the continuation, and where a token reaches
+        across the cut, the cut is where the tokens of the context alone would end."""
+        context = request.context.rstrip()
+        whole = self._echo(request.context + request.continuation)
+        first = whole.first_after(len(context))
+        return whole.scored(len(self._echo(context).tokens) if first is None else first)
+
+    def _echo(self, text: str) -> wire.Echo:
+        return wire.echo(self._http.post("completions", wire.echo_body(self.name, text)))
 
     def _map(self, function: Callable[[Q], A], requests: Sequence[Q]) -> list[A]:
         if len(requests) <= 1 or self._concurrency == 1:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from lianlu.client.base import ChatRequest, CompletionRequest, FinishReason, Reply, Sampling, Scored, ScoreRequest, TokenLogprob
+from lianlu.client.base import ChatRequest, CompletionRequest, FinishReason, Reply, Sampling, Scored, TokenLogprob
 from lianlu.core.errors import DataError, RequestError
 from lianlu.formats.messages import Message, ToolSpec, from_openai, to_openai
 
@@ -46,9 +46,8 @@ def completion_body(model: str, request: CompletionRequest) -> Json:
     return body
 
 
-def score_body(model: str, request: ScoreRequest) -> Json:
+def echo_body(model: str, prompt: str) -> Json:
     """The body of POST /completions that returns the prompt's own log-probabilities and generates nothing."""
-    prompt = request.context + request.continuation
     return {"model": model, "prompt": prompt, "max_tokens": 0, "temperature": 0.0, "echo": True, "logprobs": 1}
 
 
@@ -84,23 +83,38 @@ def completion_reply(answer: Any) -> Reply:
     return Reply(reply.message, reply.finish_reason, reply.prompt_tokens, reply.completion_tokens, _flat_logprobs(choice))
 
 
-def scored(answer: Any, request: ScoreRequest) -> Scored:
-    """The log-probability of the continuation from an echoed prompt.
+@dataclass(frozen=True)
+class Echo:
+    """The tokens of a prompt with their log-probabilities, and the character at which each begins."""
 
-    A token that begins before the end of the context and reaches into the continuation counts as the continuation's.
-    Raises: RequestError where the server does not echo.
-    """
+    tokens: tuple[TokenLogprob, ...]
+    offsets: tuple[int, ...]
+
+    def first_after(self, place: int) -> int | None:
+        """Index of the token that begins at the character `place`; None if a token reaches across it."""
+        first = next((index for index, offset in enumerate(self.offsets) if offset >= place), len(self.offsets))
+        begins_there = first < len(self.offsets) and self.offsets[first] == place
+        return first if begins_there else None
+
+    def scored(self, first: int) -> Scored:
+        """Log-probability of the tokens from `first` on. Raises: RequestError if one of them has none."""
+        tokens = self.tokens[first:]
+        if any(math.isnan(token.logprob) for token in tokens):
+            hint = "give a context, or score with a local model"
+            raise RequestError("the API gives no log-probability to the first token of a text", hint=hint, status=501)
+        greedy = all(token.logprob >= max((value for _, value in token.top), default=token.logprob) for token in tokens)
+        return Scored(sum(token.logprob for token in tokens), len(tokens), greedy)
+
+
+def echo(answer: Any) -> Echo:
+    """The echoed prompt of an answer. Raises: RequestError where the server does not echo."""
     choice = _first_choice(answer)
-    tokens, cut = _flat_logprobs(choice), len(request.context)
-    offsets = (choice.get("logprobs") or {}).get("text_offset") or ()
+    tokens = _flat_logprobs(choice)
+    offsets = tuple((choice.get("logprobs") or {}).get("text_offset") or ())
     if not tokens or len(offsets) != len(tokens):
         hint = "score with a local model, or serve it with lianlu: its /v1/completions has echo and logprobs"
         raise RequestError("this server does not return the log-probabilities of a prompt", hint=hint, status=501)
-    ends = [*offsets[1:], cut + len(request.continuation)]
-    inside = [t for t, begin, end in zip(tokens, offsets, ends, strict=True) if begin >= cut or end > cut]
-    known = [token for token in inside if not math.isnan(token.logprob)]
-    greedy = all(token.logprob >= max((value for _, value in token.top), default=token.logprob) for token in known)
-    return Scored(sum(token.logprob for token in known), len(known), greedy)
+    return Echo(tokens, offsets)
 
 
 def to_message(raw: Json) -> Message:

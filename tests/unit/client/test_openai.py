@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from lianlu.client import http
-from lianlu.client.base import ChatRequest, ChatScoreRequest, Client, CompletionRequest, Scored, ScoreRequest
+from lianlu.client.base import ChatRequest, ChatScoreRequest, Client, CompletionRequest, ScoreRequest
 from lianlu.client.openai import OpenAIClient, api_root
 from lianlu.core.errors import RequestError
 from lianlu.formats.messages import Message, ToolCall
@@ -181,20 +181,29 @@ def test_clear_errors(response: httpx.Response, words: str, hint: str) -> None:
     assert any(part in caught.value.hint for part in hint.split("|"))
 
 
-def test_score() -> None:
-    def handler(request: httpx.Request) -> httpx.Response:
-        body = json.loads(request.content)
-        assert (body["echo"], body["max_tokens"], body["prompt"]) == (True, 0, "ab")
-        logprobs = {
-            "tokens": ["a", "b"],
-            "token_logprobs": [None, -0.5],
-            "top_logprobs": [None, {"b": -0.5}],
-            "text_offset": [0, 1],
-        }
-        return httpx.Response(200, json={"choices": [{"text": "ab", "logprobs": logprobs}]})
+WORDS = {
+    "one two": ["one", " two"],
+    "one two th": ["one", " two", " th"],
+    "one two three four": ["one", " two", " three", " four"],
+}
 
-    with mocked(handler) as client:
-        assert client.score([ScoreRequest("a", "b")]) == [Scored(-0.5, 1, True)]
+
+def echo(request: httpx.Request) -> httpx.Response:
+    body = json.loads(request.content)
+    assert (body["echo"], body["max_tokens"], body["logprobs"]) == (True, 0, 1)
+    tokens = WORDS[body["prompt"]]
+    offsets = [len("".join(tokens[:i])) for i in range(len(tokens))]
+    logprobs = {"tokens": tokens, "token_logprobs": [None, -1.0, -2.0, -4.0][: len(tokens)], "text_offset": offsets}
+    return httpx.Response(200, json={"choices": [{"text": body["prompt"], "logprobs": logprobs}]})
+
+
+def test_score() -> None:
+    with mocked(echo) as client:
+        pairs = [("one two", " three four"), ("one two ", "three four"), ("one two th", "ree four"), ("one", " two")]
+        scores = client.score([ScoreRequest(*pair) for pair in pairs])
+        assert [(score.logprob, score.num_tokens) for score in scores] == [(-6.0, 2), (-6.0, 2), (-4.0, 1), (-1.0, 1)]
+        with pytest.raises(RequestError, match="first token of a text"):
+            client.score([ScoreRequest("", "one two")])
         with pytest.raises(RequestError, match="cannot score a conversation"):
             client.score([ScoreRequest("a", "b"), ChatScoreRequest([Message(role="assistant", content="x")])])
 

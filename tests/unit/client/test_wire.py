@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lianlu.client import wire
-from lianlu.client.base import ChatRequest, CompletionRequest, Sampling, Scored, ScoreRequest
+from lianlu.client.base import ChatRequest, CompletionRequest, Sampling, Scored
 from lianlu.core.errors import RequestError
 from lianlu.formats.messages import Message, ToolCall, ToolSpec
 
@@ -84,33 +84,38 @@ def test_an_answer_without_choices_is_an_error(answer: object) -> None:
         wire.chat_reply(answer)
 
 
-def echo(tokens: list[str], values: list[float | None], tops: list[dict[str, float] | None]) -> dict[str, object]:
+def echoed(tokens: list[str], values: list[float | None], tops: list[dict[str, float] | None]) -> wire.Echo:
     offsets = [len("".join(tokens[:i])) for i in range(len(tokens))]
     logprobs = {"tokens": tokens, "token_logprobs": values, "top_logprobs": tops, "text_offset": offsets}
-    return {"choices": [{"text": "".join(tokens), "logprobs": logprobs, "finish_reason": "length"}]}
+    return wire.echo({"choices": [{"text": "".join(tokens), "logprobs": logprobs, "finish_reason": "length"}]})
 
 
-def test_score_takes_the_tokens_of_the_continuation() -> None:
-    answer = echo(["a", "b", "c"], [None, -1.0, -0.5], [None, {"x": -0.2}, {"c": -0.5}])
-    assert wire.scored(answer, ScoreRequest("ab", "c")) == Scored(-0.5, 1, True)
-    assert wire.scored(answer, ScoreRequest("a", "bc")) == Scored(-1.5, 2, False)
-    assert wire.scored(answer, ScoreRequest("", "abc")) == Scored(-1.5, 2, False)
+def test_an_echo_is_cut_and_added_up() -> None:
+    echo = echoed(["a", "b", "c"], [None, -1.0, -0.5], [None, {"x": -0.2}, {"c": -0.5}])
+    assert [echo.first_after(place) for place in (0, 1, 2)] == [0, 1, 2]
+    assert echo.scored(2) == Scored(-0.5, 1, True)
+    assert echo.scored(1) == Scored(-1.5, 2, False)
+    assert echo.scored(3) == Scored(0, 0, True)
+    with pytest.raises(RequestError, match="first token"):
+        echo.scored(0)
 
 
-def test_a_token_across_the_cut_belongs_to_the_continuation() -> None:
-    answer = echo(["ab", "cd"], [None, -1.0], [None, {"cd": -1.0}])
-    assert wire.scored(answer, ScoreRequest("abc", "d")) == Scored(-1.0, 1, True)
+def test_a_token_across_the_cut_is_noticed() -> None:
+    echo = echoed(["ab", "cd"], [None, -1.0], [None, None])
+    assert [echo.first_after(place) for place in range(5)] == [0, None, 1, None, None]
 
 
 def test_pieces_of_one_character_all_count() -> None:
-    answer = echo(["a", "", "\u00e9"], [None, -1.0, -2.0], [None, None, None])
-    assert wire.scored(answer, ScoreRequest("a", "\u00e9")).logprob == -3.0
+    echo = echoed(["a", "", "\u00e9"], [None, -1.0, -2.0], [None, None, None])
+    first = echo.first_after(1)
+    assert first is not None
+    assert echo.scored(first).logprob == -3.0
 
 
 @pytest.mark.parametrize("logprobs", [None, {}, {"tokens": ["a"], "token_logprobs": [-1.0]}])
 def test_scoring_where_the_server_does_not_echo(logprobs: object) -> None:
     with pytest.raises(RequestError, match="does not return"):
-        wire.scored({"choices": [{"text": "x", "logprobs": logprobs}]}, ScoreRequest("a", "b"))
+        wire.echo({"choices": [{"text": "x", "logprobs": logprobs}]})
 
 
 def test_ragged_logprobs_are_an_error() -> None:
