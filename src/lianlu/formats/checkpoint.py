@@ -131,8 +131,19 @@ def write_tensors(folder: Path, tensors: Iterable[tuple[str, Tensor]], max_shard
     Tensors are taken one shard at a time, so a generator keeps memory low. Files of an earlier save are replaced; equal
     tensors give equal bytes. Raises: ArtifactError when the disk refuses.
     """
-    parts, table, total = [], {}, 0
-    for number, shard in enumerate(_shards(tensors, max_shard_bytes), start=1):
+    parts: list[Path] = []
+    try:
+        return _write_parts(folder, _shards(tensors, max_shard_bytes), parts)
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
+
+
+def _write_parts(folder: Path, shards: Iterable[Mapping[str, Tensor]], parts: list[Path]) -> list[Path]:
+    """Write every shard under a hidden name, then give all of them their names; `parts` collects the hidden ones."""
+    table: dict[str, int] = {}
+    total = 0
+    for number, shard in enumerate(shards, start=1):
         part = folder / f".model-{number:05d}.part"
         write_safetensors(part, shard)
         parts.append(part)
