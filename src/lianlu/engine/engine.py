@@ -244,7 +244,7 @@ class Engine:
         return news
 
     def prompt_logprobs(self, ids: ReadSequence[int], num_top: int = 0) -> list[TokenLogprob | None]:
-        """Log-probabilities of a text's own tokens, None for the first; not part of any step. Raises: RequestError if too long."""
+        """Log-probabilities of a text's own tokens, None for the first. Raises: RequestError if it is too long."""
         if len(ids) > self.max_len:
             hint = "shorten the text"
             raise RequestError(f"the text has {len(ids)} tokens, the model's context is {self.max_len} tokens", hint=hint)

@@ -1,17 +1,32 @@
-"""A tiny random model, and a tokenizer whose tokens are letters."""
+"""What the tests of the engine share: tiny random models, and a tokenizer whose tokens are letters."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 import pytest
 import torch
 
+from lianlu.engine.engine import Engine, EngineConfig
+from lianlu.engine.sequence import Event, Request
 from lianlu.model.config import ModelConfig
 from lianlu.model.decoder import Decoder, build_model
 
 VOCAB = 64
 EOS = 0
+SHAPE = {
+    "architecture": "llama",
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.2,
+}
+SMALL = EngineConfig(max_tokens=256, block_size=8, max_batch_tokens=16, max_running=4)
 
 
 class LetterStream:
@@ -39,6 +54,9 @@ class LetterTokenizer:
     def encode(self, text: str, specials: bool = False) -> list[int]:
         return [ord(letter) - ord("?") for letter in text]
 
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self.encode(text) for text in texts]
+
     def decode(self, ids: Sequence[int], skip_specials: bool = True) -> str:
         return "".join(self.letter(index) for index in ids if index != EOS or not skip_specials)
 
@@ -46,19 +64,35 @@ class LetterTokenizer:
         return LetterStream()
 
 
-def tiny_config(**changes: object) -> ModelConfig:
-    shape = {
-        "architecture": "llama",
-        "vocab_size": VOCAB,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 512,
-        "initializer_range": 0.2,
-    }
-    return ModelConfig.model_validate({**shape, **changes})
+class Lab:
+    """Makes models, engines and prompts."""
+
+    vocab, eos, small = VOCAB, EOS, SMALL
+    tokenizer = LetterTokenizer()
+
+    def __init__(self) -> None:
+        self.model = self.build()
+
+    def build(self, seed: int = 3, dtype: torch.dtype = torch.float32, **changes: object) -> Decoder:
+        """A new random model of the tiny shape, with some fields changed."""
+        return build_model(ModelConfig.model_validate({**SHAPE, **changes}), seed, dtype)
+
+    def engine(self, config: EngineConfig = SMALL, model: Decoder | None = None) -> Engine:
+        return Engine(model or self.model, self.tokenizer, config)  # type: ignore[arg-type]
+
+    def prompts(self, count: int, seed: int = 0, longest: int = 40) -> list[tuple[int, ...]]:
+        rng = random.Random(seed)
+        return [tuple(rng.randrange(1, VOCAB) for _ in range(rng.randrange(1, longest))) for _ in range(count)]
+
+    def run(self, target: Engine, requests: Sequence[Request]) -> list[Event]:
+        """All news of each request, joined; the books are checked after every step."""
+        ids = [target.submit(one) for one in requests]
+        news: dict[int, list[Event]] = {number: [] for number in ids}
+        while not target.idle:
+            for event in target.step():
+                news[event.request_id].append(event)
+            target.scheduler.audit()
+        return [Event.joined(news[number]) for number in ids]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -67,10 +101,5 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny() -> Decoder:
-    return build_model(tiny_config(), seed=3).eval()
-
-
-@pytest.fixture
-def letters() -> LetterTokenizer:
-    return LetterTokenizer()
+def lab() -> Lab:
+    return Lab()
