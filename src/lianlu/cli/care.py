@@ -24,7 +24,8 @@ def pull(
     from lianlu.model import pull as models
 
     if list_known or name is None:
-        console.table(["name", "size", "licence", "note"], [list(row) for row in models.known()])
+        rows = [[m.name, console.format_bytes(m.bytes), m.license, m.note, str(m.path or "not here yet")] for m in models.known()]
+        console.table(["name", "size", "licence", "note", "where"], rows)
         return
     console.out(str(models.pull(name)))
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 GROUP = "live"
 Model = Annotated[str, typer.Argument(help="A model name, @step, artifact, folder, .gguf file, or a server's URL.")]
 AdapterOption = Annotated[str | None, typer.Option("--adapter", help="A LoRA adapter: @step, artifact or folder.")]
-Precision = Annotated[str, typer.Option(help="float32, bfloat16 or auto.")]
+Precision = Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(help="Number type of the arithmetic.")]
 
 
 def add_verbs(app: typer.Typer) -> None:

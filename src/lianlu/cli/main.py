@@ -33,10 +33,11 @@ class Verbs(typer.core.TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write one block a heading: the verb and the first sentence of its help."""
         width = max(len(name) for name in self.commands)
-        for heading in dict.fromkeys(command.rich_help_panel for command in self.commands.values()):
+        headings = {name: getattr(command, "rich_help_panel", "") for name, command in self.commands.items()}
+        for heading in dict.fromkeys(headings.values()):
             with formatter.section(heading):
-                members = [c for c in self.commands.values() if c.rich_help_panel == heading]
-                formatter.write_dl([(c.name.ljust(width), (c.help or "").splitlines()[0]) for c in members])
+                members = [(name, command) for name, command in self.commands.items() if headings[name] == heading]
+                formatter.write_dl([(name.ljust(width), (command.help or "").splitlines()[0]) for name, command in members])
 
 
 app = typer.Typer(
