@@ -1,0 +1,91 @@
+"""Output layer and cross-entropy in one op, a block of rows at a time: the last step of every training loss.
+
+Logits of a whole batch never exist: a block's logits are turned into losses, and where gradients are wanted into the
+gradients of hidden states and weight at once, so that the backward pass only scales them. Products run in the dtype of
+`hidden` (bf16 under autocast), softmax, losses and the gradient of the weight are fp32. Rows without a target are dropped
+before the output layer, not multiplied by zero.
+
+PyTorch's own `linear_cross_entropy` (2.13) gives the same numbers in fp32, but its blocked path was measured at 2 to 4
+times the time of the plain one on this kind of CPU in bf16, so it is not used.
+
+Shapes: T tokens, N tokens with a target, C rows of a block, D hidden_size, V vocab_size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+IGNORE = -100
+# Rows of a block: few while the weight stays in the cache, so that the logits do too; more where it has to be read anew.
+CACHED_WEIGHTS = 1 << 22
+SMALL_BLOCK, LARGE_BLOCK = 128, 512
+
+
+def masked_cross_entropy(hidden_TD: Tensor, weight_VD: Tensor, targets_T: Tensor) -> tuple[Tensor, int]:
+    """Sum in nats (fp32, 0-d) and number of targets of `hidden_TD @ weight_VD.T` against `targets_T` (IGNORE: no target)."""
+    rows_N = (targets_T != IGNORE).nonzero().squeeze(1)
+    if len(rows_N) == 0:
+        return (hidden_TD[:0].sum() + weight_VD[:0].sum()).float(), 0
+    if len(rows_N) < len(targets_T):
+        hidden_TD, targets_T = hidden_TD[rows_N], targets_T[rows_N]
+    return linear_cross_entropy(hidden_TD, weight_VD, targets_T), len(rows_N)
+
+
+def linear_cross_entropy(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
+    """Summed cross-entropy in nats (fp32, 0-d) of the logits `hidden_ND @ weight_VD.T`; every row has a target in [0, V)."""
+    device = hidden_ND.device.type
+    if torch.is_autocast_enabled(device):
+        hidden_ND = hidden_ND.to(torch.get_autocast_dtype(device))
+    return _loss(hidden_ND, weight_VD, targets_N, torch.is_grad_enabled())
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, grad: bool) -> Tensor:
+        need_hidden, need_weight = (grad and wanted for wanted in ctx.needs_input_grad[:2])
+        with torch.autocast(hidden_ND.device.type, enabled=False):
+            used_VD = weight_VD.to(hidden_ND.dtype)
+            grad_ND = torch.empty_like(hidden_ND) if need_hidden else None
+            grad_VD = torch.zeros(weight_VD.shape, dtype=torch.float32, device=weight_VD.device) if need_weight else None
+            total = torch.zeros((), dtype=torch.float64, device=hidden_ND.device)
+            block = SMALL_BLOCK if used_VD.numel() <= CACHED_WEIGHTS else LARGE_BLOCK
+            for start in range(0, len(hidden_ND), block):
+                rows = slice(start, start + block)
+                total += _block(hidden_ND[rows], used_VD, targets_N[rows], None if grad_ND is None else grad_ND[rows], grad_VD)
+        ctx.save_for_backward(grad_ND, None if grad_VD is None else grad_VD.to(weight_VD.dtype))
+        return total.float()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        grad_ND, grad_VD = ctx.saved_tensors
+        scale = grads[0]
+        return (
+            None if grad_ND is None else grad_ND * scale.to(grad_ND.dtype),
+            None if grad_VD is None else grad_VD * scale.to(grad_VD.dtype),
+            None,
+            None,
+        )
+
+
+_loss: Callable[..., Tensor] = _LinearCrossEntropy.apply
+
+
+def _block(hidden_CD: Tensor, weight_VD: Tensor, targets_C: Tensor, grad_CD: Tensor | None, grad_VD: Tensor | None) -> Tensor:
+    """Summed loss of one block; writes its rows of `grad_CD` and adds to `grad_VD` where they are given."""
+    logits_CV = (hidden_CD @ weight_VD.T).float()
+    normaliser_C1 = torch.logsumexp(logits_CV, dim=1, keepdim=True)
+    total = (normaliser_C1 - logits_CV.gather(1, targets_C[:, None])).sum(dtype=torch.float64)
+    if grad_CD is None and grad_VD is None:
+        return total
+    logits_CV.sub_(normaliser_C1).exp_()
+    logits_CV.scatter_add_(1, targets_C[:, None], torch.full_like(normaliser_C1, -1.0))
+    slope_CV = logits_CV.to(hidden_CD.dtype)
+    if grad_CD is not None:
+        torch.mm(slope_CV, weight_VD, out=grad_CD)
+    if grad_VD is not None:
+        grad_VD += slope_CV.T @ hidden_CD
+    return total

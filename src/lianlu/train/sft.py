@@ -1,0 +1,133 @@
+"""Stage sft: fine-tune a model on conversations, all of its weights or a LoRA adapter.
+
+In: a checkpoint (folder or .gguf) and conversations (a folder with train.jsonl and held_out.jsonl, or one .jsonl file of
+which a share is held out). Out: for `tune.kind = "lora"` an adapter in PEFT's format, for "full" a checkpoint; with the
+tokenizer, losses.jsonl, samples.jsonl and logs/metrics.jsonl in both cases.
+
+The loss is on what an assistant has to produce and nothing else; ids and mask come from one rendering by the model's own
+template. Conversations are packed without padding and do not see each other. Under LoRA the frozen matrices are held in
+the number type of the products, so that no cast is repeated, and no gradients are computed for them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lianlu.core.config import Checkpoint, Config, Conversations
+from lianlu.core.errors import LianluError
+from lianlu.core.stage import Estimate
+from lianlu.core.store import Output
+from lianlu.model.config import ModelConfig
+from lianlu.model.lora_spec import LoraSpec
+from lianlu.train.config import CosineSchedule, OptimConfig, Schedule, TrainConfig
+from lianlu.train.forecast import Work, forecast
+
+# What a forecast assumes where model or data are not there yet: SmolLM2-135M, and half a megabyte of conversations.
+USUAL_MODEL = ModelConfig(
+    architecture="llama",
+    vocab_size=49152,
+    hidden_size=576,
+    intermediate_size=1536,
+    num_hidden_layers=30,
+    num_attention_heads=9,
+    num_key_value_heads=3,
+    tie_word_embeddings=True,
+)
+USUAL_DATA_BYTES = 500_000
+BYTES_PER_TOKEN = 6
+LORA_SHARE = 0.04
+
+
+class LoraTune(LoraSpec):
+    """Train low-rank additions to linear layers; the weights of the model stay as they are."""
+
+    kind: Literal["lora"] = "lora"
+
+
+class FullTune(Config):
+    """Train every weight."""
+
+    kind: Literal["full"] = "full"
+
+
+Tune = Annotated[LoraTune | FullTune, Field(discriminator="kind")]
+
+
+class SftConfig(TrainConfig):
+    """Fine-tuning on conversations."""
+
+    model: Checkpoint
+    """The model to start from."""
+    data: Conversations
+    """Conversations: a folder with train.jsonl and held_out.jsonl, or a .jsonl file."""
+    tune: Tune = LoraTune()
+    """What is trained."""
+    epochs: int = Field(default=1, gt=0)
+    """How often each conversation is seen."""
+    steps: int = Field(default=0, ge=0)
+    """Optimiser steps; if set, it decides instead of `epochs`."""
+    batch_tokens: int = Field(default=2048, gt=0)
+    """Tokens of one optimiser step at most (a longer conversation has a step of its own)."""
+    micro_tokens: int = Field(default=4096, gt=0)
+    """Tokens computed at once at most; decides memory, not results beyond rounding."""
+    max_length: int = Field(default=1024, gt=1)
+    """Longest conversation in tokens."""
+    too_long: Literal["cut", "drop"] = "cut"
+    """What happens to a longer one: its end is cut off, or it is left out."""
+    held_out: float = Field(default=0.05, gt=0, lt=1)
+    """Share held out of a single .jsonl file."""
+    held_out_tokens: int = Field(default=16_384, gt=0)
+    """Held-out tokens to evaluate on, at most."""
+    num_samples: int = Field(default=2, ge=0)
+    """Held-out questions answered as text samples."""
+    sample_tokens: int = Field(default=40, ge=0)
+    """Length of such an answer."""
+    optim: OptimConfig = OptimConfig(lr=5e-4, weight_decay=0.0, betas=(0.9, 0.999))
+    """The optimiser."""
+    schedule: Schedule = CosineSchedule(warmup=0.05)
+    """How the learning rate moves."""
+
+
+def estimate(config: SftConfig) -> Estimate:
+    """A forecast from the model and the size of the data, as far as they are there."""
+    from lianlu.model.load import read_config
+
+    try:
+        model = read_config(config.model)
+    except (LianluError, OSError, ValueError):
+        model = USUAL_MODEL
+    tokens = _rough_tokens(Path(config.data)) * config.epochs
+    if config.steps:
+        tokens = config.steps * config.batch_tokens
+    trained = LORA_SHARE if config.tune.kind == "lora" else 1.0
+    at_once = max(min(config.batch_tokens, config.micro_tokens), config.max_length)
+    return forecast(model, Work(tokens, at_once, trained), config.precision)
+
+
+def _rough_tokens(data: Path) -> int:
+    path = data / "train.jsonl" if data.is_dir() else data
+    return (path.stat().st_size if path.is_file() else USUAL_DATA_BYTES) // BYTES_PER_TOKEN
+
+
+def run(config: SftConfig, out: Output) -> None:
+    """Tune, evaluate, and write adapter or checkpoint; continues where a killed run stopped.
+
+    Raises: DataError for conversations that leave nothing to train on, or a model that cannot be read.
+    """
+    from lianlu.train.checkpoint import finish, finished
+    from lianlu.train.loop import RESUME, Loop
+    from lianlu.train.sft_task import SftTask, open_model, save_result
+
+    if (figures := finished(out.path / RESUME)) is not None:
+        out.figures.update(figures)
+        return
+    task = SftTask(config)
+    model = open_model(config)
+    Loop(model, task, config, out).run("sft")
+    save_result(model, config, out.path)
+    task.tokenizer.save(out.path)
+    out.figures.update(task.figures(model, out))
+    finish(out.path / RESUME, out.figures)

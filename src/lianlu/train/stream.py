@@ -1,0 +1,81 @@
+"""The order in which pretraining sees its documents: one endless stream, a pure function of seed and position.
+
+Documents are shuffled anew in every epoch and laid end to end; step s takes the next `batch_tokens` of that stream, so a
+step number is all that has to be remembered. Every token of a document is a target exactly once an epoch: the input of
+its first token is the end-of-text token, as in generation. A document longer than `max_segment` is cut, and so is the one
+at the end of a batch; the rest follows as a segment of its own, whose first input is the token before the cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lianlu.formats.shards import TokenShard
+from lianlu.train.packing import Segment
+
+HELD_OUT_KEY = 0x6C696E6B
+
+
+class DocumentStream:
+    """An endless shuffled stream over the documents of a shard."""
+
+    def __init__(self, shard: TokenShard, separator: int, seed: int, max_segment: int) -> None:
+        self._tokens = shard.tokens
+        self._offsets = shard.offsets
+        self._lengths = np.diff(shard.offsets)
+        self._separator = separator
+        self._seed = seed
+        self._max_segment = max_segment
+        self.num_tokens = int(shard.offsets[-1])
+        self._order = lru_cache(maxsize=2)(self._shuffled)
+
+    def segments(self, start: int, num_tokens: int) -> list[Segment]:
+        """Tokens `start` to `start + num_tokens` of the stream as (inputs, targets) pairs of at most `max_segment`."""
+        found: list[Segment] = []
+        while num_tokens > 0:
+            epoch, position = divmod(start, self.num_tokens)
+            order, ends = self._order(epoch)
+            at = int(np.searchsorted(ends, position, side="right"))
+            document = int(order[at])
+            done = int(self._lengths[document]) - (int(ends[at]) - position)
+            take = min(int(ends[at]) - position, num_tokens, self._max_segment - done % self._max_segment)
+            found.append(self._piece(document, done, done + take))
+            start, num_tokens = start + take, num_tokens - take
+        return found
+
+    def _shuffled(self, epoch: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        order = np.random.Generator(np.random.Philox(key=[self._seed, epoch])).permutation(len(self._lengths))
+        return order, np.cumsum(self._lengths[order])
+
+    def _piece(self, document: int, start: int, end: int) -> Segment:
+        return document_piece(self._tokens, int(self._offsets[document]), (start, end), self._separator)
+
+
+def document_piece(tokens: npt.NDArray[Any], base: int, span: tuple[int, int], separator: int) -> Segment:
+    """Inputs and targets of `span` within the document at `base`; the document's first input is `separator`."""
+    start, end = base + span[0], base + span[1]
+    targets = np.asarray(tokens[start:end], dtype=np.int64)
+    first = separator if span[0] == 0 else int(tokens[start - 1])
+    return np.concatenate([[first], targets[:-1]]), targets
+
+
+def held_out_documents(shard: TokenShard, max_tokens: int) -> list[int]:
+    """Indices of whole documents, chosen evenly and always alike, that hold at most `max_tokens` together."""
+    lengths = np.diff(shard.offsets)
+    order = np.random.Generator(np.random.Philox(key=HELD_OUT_KEY)).permutation(len(lengths))
+    return sorted(int(index) for index in order[np.cumsum(lengths[order]) <= max_tokens])
+
+
+def document_segments(shard: TokenShard, documents: Iterable[int], separator: int, max_segment: int) -> list[Segment]:
+    """Documents as segments of at most `max_segment`, each token a target once."""
+    segments: list[Segment] = []
+    for index in documents:
+        base, length = int(shard.offsets[index]), int(shard.offsets[index + 1] - shard.offsets[index])
+        for start in range(0, length, max_segment):
+            segments.append(document_piece(shard.tokens, base, (start, min(start + max_segment, length)), separator))
+    return segments
