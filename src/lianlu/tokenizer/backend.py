@@ -15,6 +15,8 @@ from typing import Any, Protocol
 Run = tuple[str, bool]
 """A piece of a text, and whether the control tokens spelled out in it are meant as control tokens."""
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 
 class Backend(Protocol):
     """A vocabulary. Ids lie in `[0, num_ids)`; `specials` maps the text of a control token to its id."""
@@ -66,3 +68,8 @@ def specials_pattern(specials: Mapping[str, int]) -> re.Pattern[str] | None:
     """A pattern that finds control tokens in a text, the longest first; one group, so that `split` keeps them."""
     texts = sorted((text for text in specials if text), key=lambda text: (-len(text), text))
     return re.compile("(" + "|".join(map(re.escape, texts)) + ")") if texts else None
+
+
+def without_surrogates(text: str) -> str:
+    """The text with lone surrogates (from broken JSON escapes) replaced; they are no characters and have no UTF-8."""
+    return _SURROGATE.sub("\ufffd", text)

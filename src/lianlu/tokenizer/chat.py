@@ -23,11 +23,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from importlib import resources
+from itertools import islice
 from typing import Any
 
 from lianlu.core.errors import DataError, LianluError, RequestError
 from lianlu.formats.messages import Message, ToolSpec
-from lianlu.tokenizer.backend import Loaded, Run, specials_pattern
+from lianlu.tokenizer.backend import Loaded, Run, specials_pattern, without_surrogates
 from lianlu.tokenizer.template import ChatTemplate
 from lianlu.tokenizer.tool_calls import MARKERS
 
@@ -76,7 +77,10 @@ class ChatFormat:
         """See `Tokenizer.render`."""
         if not messages:
             raise RequestError("a conversation needs at least one message", hint="add a message")
-        rendering = _Rendering(self, messages, tools, today)
+        try:
+            rendering = _Rendering(self, messages, tools, today)
+        except RecursionError as error:
+            raise RequestError("the tools or arguments are nested too deeply", hint="make them flatter") from error
         text, spans, untrained = rendering.marked(reply) if rendering.template.marks_generation else rendering.by_prefixes(reply)
         ids: list[int] = []
         mask: list[bool] = []
@@ -111,7 +115,8 @@ class ChatFormat:
         """`value` with `mark` put into every control token that its texts spell out; an assistant may write tool calls."""
         if isinstance(value, str):
             pattern = self._shielded[is_assistant]
-            return pattern.sub(rf"\1{mark}", value) if pattern else value
+            text = without_surrogates(value)
+            return pattern.sub(rf"\1{mark}", text) if pattern else text
         if isinstance(value, Mapping):
             return {self.shield(key, mark, is_assistant): self.shield(item, mark, is_assistant) for key, item in value.items()}
         return [self.shield(item, mark, is_assistant) for item in value] if isinstance(value, list) else value
@@ -230,17 +235,18 @@ def _anywhere(specials: Mapping[str, int]) -> re.Pattern[str] | None:
 
 def _unused(value: Any) -> list[str]:
     """Three characters that occur nowhere in the texts of `value`."""
-    used = set(_characters(value))
-    return [chr(code) for code in _SPARE if chr(code) not in used][:3]
+    texts = list(_texts(value))
+    free = (chr(code) for code in _SPARE if not any(chr(code) in text for text in texts))
+    return list(islice(free, 3))
 
 
-def _characters(value: Any) -> Iterator[str]:
+def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
-        yield from value
+        yield value
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _characters(key)
-            yield from _characters(item)
+            yield from _texts(key)
+            yield from _texts(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _characters(item)
+            yield from _texts(item)

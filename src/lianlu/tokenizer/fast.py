@@ -4,23 +4,23 @@ The library finds added tokens first and hands what lies between them to normali
 `encode_special_tokens` it leaves control tokens alone; that is a switch of the whole object, so a second object is made for
 plain text when it is first needed, and threads never see the switch move.
 
-Limit: a vocabulary that puts a space before every text (old Llama files) cannot be encoded in pieces. `encode_runs` then
-encodes the whole and gives a token that straddles a cut to the run before it.
+Some vocabularies put a space in front of every text (Llama 2, T5). The later pieces of a text must not get one, so they
+go through a copy from which that rule is taken out; a piece that follows a control token gets what the file says.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from functools import cached_property
-from itertools import accumulate
+from typing import Any
 
 from tokenizers import Tokenizer as Library
 
 from lianlu.tokenizer.backend import Run
 
-_PREFIXED = re.compile(rb'"add_prefix_space":\s*true|"prepend_scheme":\s*"(always|first)"|"type":\s*"Prepend"')
+_PREFIX_RULE = re.compile(rb'"add_prefix_space":\s*true|"prepend_scheme":\s*"(?P<scheme>always|first)"|"type":\s*"Prepend"')
+_STAGES = ("normalizer", "normalizers", "pre_tokenizer", "pretokenizers")
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
@@ -32,36 +32,42 @@ class FastBackend:
         library.no_truncation()
         library.encode_special_tokens = False
         self._marked = library
+        self._variants = {(True, False): library}
         added = library.get_added_tokens_decoder()
         self.specials: Mapping[str, int] = {token.content: index for index, token in added.items() if token.special}
+        self._control = frozenset(self.specials.values())
         self.num_ids = max(library.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-        stages = [stage.__getstate__() for stage in (library.normalizer, library.pre_tokenizer) if stage is not None]
-        self._is_prefixed = any(_PREFIXED.search(state) for state in stages)
+        stages = b"".join(stage.__getstate__() for stage in (library.normalizer, library.pre_tokenizer) if stage is not None)
+        rule = _PREFIX_RULE.search(stages)
+        self._is_prefixed = rule is not None
+        self._only_at_start = rule is not None and rule["scheme"] == b"first"
         decoder = library.decoder
         self._falls_back_to_bytes = decoder is not None and b"ByteFallback" in decoder.__getstate__()
 
-    @cached_property
-    def _plain(self) -> Library:
-        plain = Library.from_str(self._marked.to_str())
-        plain.encode_special_tokens = True
-        return plain
+    def _library(self, specials: bool, continues: bool) -> Library:
+        """The object that sees control tokens or not, and puts nothing in front of a text that continues."""
+        key = (specials, continues and self._is_prefixed)
+        if key not in self._variants:
+            table = json.loads(self._marked.to_str())
+            library = Library.from_str(json.dumps(_without_prefix(table) if key[1] else table))
+            library.encode_special_tokens = not specials
+            self._variants[key] = library
+        return self._variants[key]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of whole texts; control tokens spelled out in them are plain text."""
-        return [found.ids for found in self._plain.encode_batch_fast(list(texts), add_special_tokens=False)]
+        library = self._library(specials=False, continues=False)
+        return [found.ids for found in library.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def encode_runs(self, runs: Sequence[Run]) -> list[list[int]]:
         """Ids of the runs of one text, cut where the runs meet."""
-        if self._is_prefixed and all(specials for _, specials in runs):
-            return self._encode_whole([text for text, _ in runs])
-        return [(self._marked if specials else self._plain).encode(text, add_special_tokens=False).ids for text, specials in runs]
-
-    def _encode_whole(self, texts: Sequence[str]) -> list[list[int]]:
-        found = self._marked.encode("".join(texts), add_special_tokens=False)
-        starts = list(accumulate((len(text) for text in texts[:-1]), initial=0))
-        parts: list[list[int]] = [[] for _ in texts]
-        for index, (start, _) in zip(found.ids, found.offsets, strict=True):
-            parts[bisect_right(starts, start) - 1].append(index)
+        parts: list[list[int]] = []
+        follows_control = False
+        for number, (text, specials) in enumerate(runs):
+            continues = number > 0 and (self._only_at_start or not follows_control)
+            ids = self._library(specials, continues).encode(text, add_special_tokens=False).ids
+            follows_control = bool(ids) and specials and ids[-1] in self._control
+            parts.append(ids)
         return parts
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -90,3 +96,16 @@ class FastBackend:
     def files(self) -> dict[str, bytes]:
         """tokenizer.json."""
         return {"tokenizer.json": self._marked.to_str(pretty=True).encode()}
+
+
+def _without_prefix(table: Any) -> Any:
+    """A tokenizer.json in which nothing puts a space in front of a text."""
+    if isinstance(table, list):
+        return [_without_prefix(item) for item in table]
+    if not isinstance(table, dict):
+        return table
+    if table.get("type") == "Prepend":
+        return {"type": "Sequence", "normalizers": []}
+    changed = {key: _without_prefix(item) if key in _STAGES else item for key, item in table.items()}
+    changed |= {key: value for key, value in (("add_prefix_space", False), ("prepend_scheme", "never")) if key in table}
+    return changed

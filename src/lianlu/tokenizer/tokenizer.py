@@ -8,19 +8,17 @@ can write `<|im_end|>` into a prompt. Conversations become ids and loss mask in 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
 from lianlu.formats.messages import Message, ToolSpec
 from lianlu.tokenizer import chat, folder, tool_calls
-from lianlu.tokenizer.backend import Loaded
+from lianlu.tokenizer.backend import Loaded, without_surrogates
 from lianlu.tokenizer.stream import TextStream
 
 # tokens that end a text or a turn, in the families lianlu runs; a file seldom names all of its own
 END_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|end|>", "<end_of_turn>", "</s>")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Tokenizer:
@@ -61,11 +59,11 @@ class Tokenizer:
 
     def encode(self, text: str, specials: bool = False) -> list[int]:
         """Ids of a text. With `specials`, control tokens spelled out in it become control tokens; nothing is put in front."""
-        return self.backend.encode_runs([(clean(text), True)])[0] if specials else self.encode_batch([text])[0]
+        return self.backend.encode_runs([(without_surrogates(text), True)])[0] if specials else self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of many texts at once, on all cores where the library can; control tokens spelled out in them are text."""
-        return self.backend.encode_batch([clean(text) for text in texts])
+        return self.backend.encode_batch([without_surrogates(text) for text in texts])
 
     def decode(self, ids: Sequence[int], skip_specials: bool = True) -> str:
         """Text of ids; bytes that are no UTF-8 become U+FFFD. Control tokens are left out, except those of tool calls."""
@@ -109,8 +107,3 @@ class Tokenizer:
         known = (self.backend.specials.get(token) for token in END_TOKENS)
         found = [self._special("eos_token"), *self._loaded.eos_ids, *known]
         return tuple(dict.fromkeys(index for index in found if index is not None and 0 <= index < self.backend.num_ids))
-
-
-def clean(text: str) -> str:
-    """The text with lone surrogates (broken JSON escapes) replaced; they are no characters and have no UTF-8."""
-    return _SURROGATE.sub("\ufffd", text)

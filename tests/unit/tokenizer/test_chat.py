@@ -259,6 +259,17 @@ def test_a_template_that_opens_replies_otherwise_than_it_keeps_them(folder: Path
     assert tokenizer.render([says("user", "q"), says("assistant", "a"), says("user", "r")], reply=True).text.endswith("<think>\n")
 
 
+def test_lone_surrogates_and_deep_nesting_do_no_harm(tokenizer: Tokenizer) -> None:
+    assert "a\ufffdz" in tokenizer.render([says("user", "a\ud83dz")]).text
+    deep: dict = {}
+    for _ in range(2000):
+        deep = {"x": deep}
+    call = ToolCall(name="add")
+    call.arguments = deep
+    with pytest.raises(RequestError, match="nested too deeply"):
+        tokenizer.render([says("user", "x"), Message.model_construct(role="assistant", content="", tool_calls=[call])])
+
+
 def test_the_date_can_be_fixed(folder: Path, tmp_path: Path) -> None:
     tokenizer = with_template(
         folder, tmp_path / "t", "{{ strftime_now('%Y-%m-%d') }}{% for m in messages %}{{ m.content }}{% endfor %}"
