@@ -1,7 +1,8 @@
 """C4's rules (Raffel et al. 2020, JMLR 20-074): lines that are no sentences are removed, pages that are no text dropped.
 
 FineWeb uses them without the rule that a line must end in a terminal mark; that is the default here too. Blank lines
-stay, so that paragraphs stay. An end mark is one of . ! ? or a closing quotation mark, also in their CJK forms.
+stay, so that paragraphs stay. An end mark is one of . ! ? or a closing quotation mark, also in their CJK forms. Sentences
+are counted line by line, as in the paper's own code: a line without an end mark is one.
 """
 
 from __future__ import annotations
@@ -73,4 +74,5 @@ def signals(view: TextView) -> Iterator[tuple[str, float]]:
     """What the rules for pages look at, in order."""
     yield "max_lorem_ipsum", "lorem ipsum" in view.text.lower()
     yield "max_curly_brackets", view.text.count("{")
-    yield "min_sentences", len(_SENTENCE.findall(view.text))
+    unfinished = sum(not line.endswith(END_MARKS) for line in view.lines)
+    yield "min_sentences", len(_SENTENCE.findall(view.text)) + unfinished

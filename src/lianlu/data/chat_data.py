@@ -33,8 +33,9 @@ PYTHON_TOOL = ToolSpec(
     description="Run Python code and return what it prints.",
     parameters={
         "type": "object",
-        "properties": {"code": {"type": "string", "description": "The code to run; print what you want to see."}},
+        "properties": {"code": {"type": "string", "description": "The code to run."}},
         "required": ["code"],
+        "additionalProperties": False,
     },
 )
 """The tool of `agent/tools/python.py`, word for word: what is trained here is what the agent offers."""

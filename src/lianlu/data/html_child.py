@@ -31,11 +31,17 @@ def serve(limit_s: float) -> None:
     while header := source.read(8):
         page = source.read(struct.unpack("<Q", header)[0])
         signal.setitimer(signal.ITIMER_PROF, limit_s)
-        text = trafilatura.extract(page, include_comments=False, include_tables=True) or ""
+        text = trafilatura.extract(whole(page), include_comments=False, include_tables=True) or ""
         signal.setitimer(signal.ITIMER_PROF, 0)
         raw = text.encode("utf-8", "replace")
         answer.write(struct.pack("<Q", len(raw)) + raw)
         answer.flush()
+
+
+def whole(page: bytes) -> bytes:
+    """The page, or a fragment put into one: trafilatura takes text without an html tag for no page at all."""
+    head = page[:2000].lower()
+    return page if b"<html" in head or b"\0" in head else b"<html><body>" + page + b"</body></html>"
 
 
 if __name__ == "__main__":

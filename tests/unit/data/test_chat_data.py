@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 
 import pytest
 
+from lianlu.agent.tools.python import python_tool
 from lianlu.core.config import input_fields
 from lianlu.core.errors import DataError
 from lianlu.core.store import Output
@@ -121,7 +121,7 @@ def test_questions_of_each_kind() -> None:
     assert kinds == {"what"}
 
 
-def test_the_source_is_an_input_of_the_stage_and_the_tool_takes_code() -> None:
+def test_the_source_is_an_input_and_the_tool_is_the_agents_own() -> None:
     assert "source" in input_fields(ChatDataConfig)
-    assert json.loads(PYTHON_TOOL.model_dump_json())["parameters"]["required"] == ["code"]
+    assert python_tool().spec == PYTHON_TOOL
     assert chat_data.estimate(ChatDataConfig()).seconds > 0

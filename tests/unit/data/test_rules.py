@@ -164,7 +164,7 @@ def test_documentation_keeps_its_headings_and_code() -> None:
     [
         (PROSE + " Lorem Ipsum.", "max_lorem_ipsum"),
         (PROSE + " { x }", "max_curly_brackets"),
-        ("Only one. And two.", "min_sentences"),
+        ("Only one. And two.\nAnd a line without an end", "min_sentences"),
     ],
 )
 def test_c4_drops(text: str, rule: str) -> None:
