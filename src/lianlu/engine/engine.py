@@ -19,7 +19,7 @@ from lianlu.client.base import TokenLogprob
 from lianlu.core.config import Config
 from lianlu.core.errors import ConfigError, EngineError, RequestError
 from lianlu.engine.blocks import BlockPool
-from lianlu.engine.limits import check_request, longest_sequence, pool_tokens
+from lianlu.engine.limits import check_ids, check_request, longest_sequence, pool_tokens
 from lianlu.engine.output import Output, TokenTexts
 from lianlu.engine.runner import Runner
 from lianlu.engine.scheduler import Chunk, Scheduler
@@ -250,6 +250,7 @@ class Engine:
             raise RequestError(f"the text has {len(ids)} tokens, the model's context is {self.max_len} tokens", hint=hint)
         if len(ids) < 2:
             return [None] * len(ids)
+        check_ids(ids, self.model.config.vocab_size)
         (scores,) = score_tokens(self.model, [Target(tuple(ids), 1)], num_top)
         found = zip(ids[1:], scores.logprobs, scores.alternatives, strict=True)
         return [None, *(self._texts.logprob(*item) for item in found)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 
@@ -48,14 +49,19 @@ def check_request(request: Request, vocab_size: int, max_len: int, num_held: int
     prompt = request.prompt
     if not prompt:
         raise RequestError("the prompt is empty", hint="give at least one token")
-    if min(prompt) < 0 or max(prompt) >= vocab_size:
-        raise RequestError(f"the prompt has token ids outside 0..{vocab_size - 1}", hint="use this model's tokenizer")
+    check_ids(prompt, vocab_size)
     if len(prompt) >= max_len:
         by_pool = max_len == num_held
         why = f"this engine holds {num_held} tokens" if by_pool else f"the model's context is {max_len} tokens"
         hint = "raise max_tokens of the engine, or shorten the prompt" if by_pool else "shorten the prompt"
         raise RequestError(f"the prompt has {len(prompt)} tokens, but {why}, the reply included", hint=hint)
     _check_sampling(request)
+
+
+def check_ids(ids: Sequence[int], vocab_size: int) -> None:
+    """Raises: RequestError for token ids that the model has no embedding for."""
+    if min(ids) < 0 or max(ids) >= vocab_size:
+        raise RequestError(f"there are token ids outside 0..{vocab_size - 1}", hint="use this model's tokenizer")
 
 
 def _check_sampling(request: Request) -> None:

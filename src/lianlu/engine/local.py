@@ -18,6 +18,7 @@ from lianlu.client.base import ChatRequest, ChatScoreRequest, CompletionRequest,
 from lianlu.core.errors import EngineError, RequestError
 from lianlu.engine.background import BackgroundEngine, Handle
 from lianlu.engine.engine import Engine
+from lianlu.engine.limits import check_ids
 from lianlu.engine.scoring import Target, TokenScores, groups, score_group
 from lianlu.engine.sequence import Event, Request
 from lianlu.formats.messages import Message, ToolSpec
@@ -49,10 +50,13 @@ class LocalClient:
         Raises: RequestError for a conversation without an assistant's message at its end; EngineError for weights that give
         no numbers.
         """
+        model = self._engine.engine.model
         targets = [self._fit(self._target(request)) for request in requests]
+        for target in targets:
+            check_ids(target.ids, model.config.vocab_size)
         found: list[TokenScores] = []
         for group in groups([target for target in targets if target.first < len(target.ids)]):
-            found += self._engine.call(partial(score_group, self._engine.engine.model, group))
+            found += self._engine.call(partial(score_group, model, group))
         scores = iter(found)
         return [_scored(next(scores)) if target.first < len(target.ids) else Scored(0.0, 0, True) for target in targets]
 
@@ -129,7 +133,7 @@ class LocalClient:
             opening = [] if ids and ids[0] == self._opening() and len(ids) > 1 else [self._opening()]
             return Target((*opening, *ids), 1)
         whole, begin = self.tokenizer.encode_batch([context + continuation, context])
-        return Target(tuple(whole), min(len(begin), len(whole)))
+        return Target(tuple(whole), min(len(begin), len(whole))) if begin else Target((self._opening(), *whole), 1)
 
     def _chat_target(self, request: ChatScoreRequest) -> Target:
         """The last assistant message: the last run of tokens that an assistant has to produce."""
