@@ -57,6 +57,7 @@ class Attention(nn.Module):
         self.layer = layer
         self.head_dim = config.head_dim
         self.num_groups = config.num_key_value_heads
+        self.num_queries = config.queries_per_group
         query_size = config.num_attention_heads * config.head_dim
         self.wqkv: nn.Module = Linear(config.hidden_size, config.qkv_size, bias=config.attention_bias)
         self.wo: nn.Module = Linear(query_size, config.hidden_size, bias=config.output_bias)
@@ -66,13 +67,13 @@ class Attention(nn.Module):
     def forward(self, x_TD: Tensor, rotation: CosSin, attend: Attend) -> Tensor:
         """Attention output after the output projection."""
         num_tokens = x_TD.shape[0]
-        qkv_TGSK = self.wqkv(x_TD).view(num_tokens, self.num_groups, -1, self.head_dim)
-        q_TGQK, k_TG1K, v_TG1K = torch.split(qkv_TGSK, [qkv_TGSK.shape[2] - 2, 1, 1], dim=2)
+        qkv_TGSK = self.wqkv(x_TD).view(num_tokens, self.num_groups, self.num_queries + 2, self.head_dim)
+        q_TGQK, k_TG1K, v_TG1K = torch.split(qkv_TGSK, [self.num_queries, 1, 1], dim=2)
         if self.q_norm is not None and self.k_norm is not None:
             q_TGQK, k_TG1K = self.q_norm(q_TGQK), self.k_norm(k_TG1K)
-        q_THK = rotate(q_TGQK, *rotation).view(num_tokens, -1, self.head_dim)
+        q_THK = rotate(q_TGQK, *rotation).flatten(1, 2)
         o_THK = attend(self.layer, q_THK, rotate(k_TG1K.squeeze(2), *rotation), v_TG1K.squeeze(2))
-        projected_TD: Tensor = self.wo(o_THK.reshape(num_tokens, -1))
+        projected_TD: Tensor = self.wo(o_THK.flatten(1))
         return projected_TD
 
 
