@@ -118,10 +118,15 @@ class TextState:
     def feed(self, event: Event) -> Json:
         """The piece of the choice that an event brings; the first one is led in by the echoed prompt."""
         echo, self.echo = self.echo, None
-        tokens: list[TokenLogprob | None] = [*(echo.logprobs if echo else ()), *event.logprobs]
-        pieces = [*(echo.pieces if echo else ()), *map(self.texts.push, event.token_ids)]
+        text = "".join(echo.pieces if echo else ()) + event.text
+        shape = None if self.job.body.logprobs is None else self._shape(event, echo)
+        return replies.text_choice(self.index, text, finish_of(event) if event.finish_reason else None, shape)
+
+    def _shape(self, event: Event, echo: Echo | None) -> Json:
+        """The log-probabilities of the echoed prompt and of the new tokens."""
+        pieces = [self.texts.push(token) for token in event.token_ids]
         if event.finish_reason and pieces:
             pieces[-1] += self.texts.flush()
-        shape = None if self.job.body.logprobs is None else self.offsets.shape(tokens, pieces)
-        text = "".join(echo.pieces if echo else ()) + event.text
-        return replies.text_choice(self.index, text, finish_of(event) if event.finish_reason else None, shape)
+        if echo is None:
+            return self.offsets.shape(event.logprobs, pieces)
+        return self.offsets.shape([*echo.logprobs, *event.logprobs], [*echo.pieces, *pieces])

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from lianlu.core import console
-from lianlu.serve.failures import ApiError, as_json
+from lianlu.serve.failures import ApiError, as_json, log_failure
 
 SLOW_READER_S = 60.0
 DISCARD_FACTOR = 4
@@ -104,13 +104,19 @@ class EventStream(Response):
         except ClientGoneError:
             raise
         except Exception as error:
+            log_failure(error, "a stream")
             last = event(as_json(error)[1])
         await _write(send, last, more=False)
 
 
 def event(value: dict[str, Any]) -> bytes:
     """A server-sent event that carries a JSON value."""
-    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n\n"
+    return b"data: " + as_bytes(value) + b"\n\n"
+
+
+def as_bytes(value: dict[str, Any]) -> bytes:
+    """A value as JSON in UTF-8; what has no UTF-8 becomes a question mark."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 async def _write(send: Send, body: bytes, more: bool = True) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
+from lianlu.core import console
 from lianlu.core.errors import LianluError, RequestError
 
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
@@ -35,3 +37,14 @@ def as_json(error: BaseException) -> tuple[int, dict[str, Any], dict[str, str]]:
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return status, {"error": {"message": message, "type": kind, "param": param, "code": code}}, headers
+
+
+def log_failure(error: BaseException, where: str) -> None:
+    """Show in the log what the client is not told: failures of ours, in full unless they are of an expected kind."""
+    if isinstance(error, RequestError):
+        return
+    if isinstance(error, LianluError):
+        console.error(f"{where}: {error.message}", hint=error.hint)
+        return
+    console.error(f"{where} failed", hint="please report this with the lines below")
+    console.info("".join(traceback.format_exception(error)))

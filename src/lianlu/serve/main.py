@@ -35,11 +35,12 @@ def serve(model: Path, **settings: Any) -> None:
         console.warn(f"everybody who reaches {config.host} may use the model; --api-key asks for a key")
     with bind(config.host, config.port) as listener:
         server = Server(model, config, listener)
-        console.info(f"loading {model.name}; {server.url} answers 503 until it is ready")
-        asyncio.run(
-            server.run(on_ready=lambda: console.out(f"ready: {server.url}/v1 serves {server.service.name!r}"), signals=True)
-        )
+        asyncio.run(server.run(on_ready=lambda: _tell_ready(server), signals=True))
     console.info("stopped")
+
+
+def _tell_ready(server: Server) -> None:
+    console.out(f"ready: {server.url}/v1 serves {server.service.name!r}")
 
 
 @contextlib.contextmanager

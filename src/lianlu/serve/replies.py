@@ -18,6 +18,7 @@ from lianlu.engine.sequence import Event
 from lianlu.formats.messages import Message, ToolCall
 
 Json = dict[str, Any]
+LOWEST = -9999.0
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,13 @@ def chat_logprobs(tokens: Sequence[TokenLogprob] | None) -> Json | None:
     return {"content": entries, "refusal": None}
 
 
+def _finite(logprob: float) -> float:
+    """JSON has no infinity; an impossible token gets what OpenAI writes for it."""
+    return max(logprob, LOWEST)
+
+
 def _entry(text: str, logprob: float) -> Json:
-    return {"token": text, "logprob": logprob, "bytes": list(text.encode("utf-8"))}
+    return {"token": text, "logprob": _finite(logprob), "bytes": list(text.encode("utf-8"))}
 
 
 @dataclass
@@ -115,7 +121,7 @@ class TextLogprobs:
             self.offset += len(piece)
         return {
             "tokens": [piece if token is None else token.token for token, piece in zip(tokens, pieces, strict=True)],
-            "token_logprobs": [None if token is None else token.logprob for token in tokens],
+            "token_logprobs": [None if token is None else _finite(token.logprob) for token in tokens],
             "top_logprobs": [None if token is None else best_by_text(token.top) for token in tokens],
             "text_offset": offsets,
         }
@@ -125,7 +131,7 @@ def best_by_text(pairs: Sequence[tuple[str, float]]) -> dict[str, float]:
     """Alternatives by their text; of tokens that look alike the likelier one stays."""
     best: dict[str, float] = {}
     for text, logprob in pairs:
-        best[text] = max(logprob, best.get(text, logprob))
+        best[text] = max(_finite(logprob), best.get(text, LOWEST))
     return best
 
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, TypeVar
 
 import uvicorn
 from pydantic import Field
@@ -19,7 +19,7 @@ from pydantic import Field
 from lianlu.core import console
 from lianlu.core.config import Config
 from lianlu.engine.background import BackgroundEngine
-from lianlu.engine.connect import open_engine
+from lianlu.engine.connect import Precision, open_engine
 from lianlu.engine.engine import EngineConfig
 from lianlu.serve.rest import app
 from lianlu.serve.service import Limits, Service
@@ -41,7 +41,7 @@ class ServeConfig(Config):
     """Port to listen on; 0 takes a free one."""
     adapter: Path | None = None
     """A LoRA adapter to serve the model with."""
-    precision: Literal["float32", "bfloat16", "auto"] = "auto"
+    precision: Precision = "float32"
     """Numbers the model computes in."""
     api_key: str | None = None
     """Clients have to send this key."""
@@ -73,6 +73,7 @@ class Server:
         if signals:
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._loop.add_signal_handler(number, self._on_signal)
+            console.info(f"loading {self._model.name}; {self.url} answers 503 until it is ready")
         web = _Uvicorn(_web_config(self.service))
         answering = asyncio.create_task(web.serve(sockets=[self._listener]))
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from lianlu.client.base import TokenLogprob
 from lianlu.client.wire import chat_reply
 from lianlu.engine.sequence import Event
@@ -49,3 +51,10 @@ def test_our_own_client_reads_what_we_write() -> None:
     assert reply.message.tool_calls[0].arguments == {"a": 1}
     assert (reply.finish_reason, reply.prompt_tokens, reply.completion_tokens) == ("tool_calls", 3, 4)
     assert reply.logprobs == tuple(tokens)
+
+
+def test_impossible_tokens_are_still_json() -> None:
+    (entry,) = replies.chat_logprobs([TokenLogprob("a", -math.inf, (("b", -math.inf),))])["content"]
+    assert (entry["logprob"], entry["top_logprobs"][0]["logprob"]) == (-9999.0, -9999.0)
+    shape = replies.TextLogprobs().shape([TokenLogprob("a", -math.inf, (("b", -math.inf),))], ["a"])
+    assert (shape["token_logprobs"], shape["top_logprobs"]) == ([-9999.0], [{"b": -9999.0}])

@@ -251,7 +251,9 @@ def test_a_bug_is_500_without_its_details(ask: Ask, fake_engine: Any, capsys: py
     response = chat(ask)
     assert response.status_code == 500
     assert "division" not in response.text
-    assert "division" in capsys.readouterr().err
+    log = capsys.readouterr().err
+    assert "division" in log
+    assert f"POST {CHAT} 500" in log
 
 
 def test_an_error_in_a_stream_ends_it_with_an_event(ask: Ask, fake_engine: Any) -> None:
@@ -266,6 +268,19 @@ def test_a_request_cut_off_by_the_end_of_the_server_is_503(ask: Ask, fake_engine
     fake_engine.finish = "cancelled"
     response = chat(ask)
     assert (response.status_code, error(response)["code"]) == (503, "draining")
+
+
+def test_broken_escapes_in_a_tool_call_do_not_break_the_reply(ask: Ask, fake_engine: Any) -> None:
+    fake_engine.pieces = ["CALL \ud800"]
+    for stream in (False, True):
+        response = chat(ask, tools=TOOLS, stream=stream)
+        assert response.status_code == 200
+        assert '"name":"?"' in response.text
+
+
+def test_paths_cannot_write_into_the_log(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
+    ask("GET", "/v1/a%0aGET%20/v1/models%20200%1b[31m")
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_each_request_has_an_access_line(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
