@@ -98,6 +98,8 @@ def save_adapter(model: Decoder, folder: Path | str, base_name: str, layout: Arc
     layers = list(lora_layers(model))
     if not layers:
         raise ConfigError("the model has no adapter to save", hint="add one with add_lora first")
+    if layout not in (None, *own_layouts(model.config)):
+        raise ConfigError(f"this adapter cannot be named as {layout} does", hint="leave the layout out")
     pieces = [piece for path, layer in layers for piece in _pieces(model, path, layer, layout)]
     tensors = {}
     for path, a, b, _ in pieces:
@@ -165,8 +167,6 @@ def _pieces(model: Decoder, path: str, layer: LoraLinear, layout: str | None) ->
             if leaf in layer.lora_A:
                 yield f"{names.prefix}{number}.{full}", layer.lora_A[leaf], layer.lora_B[leaf], layer.scaling[leaf]
         return
-    if layout not in own_layouts(model.config):
-        raise ConfigError(f"this adapter cannot be named as {layout} does", hint="leave the layout out")
     yield from _renamed(model, number, layer, theirs)
 
 

@@ -92,7 +92,7 @@ def attach(model: Decoder, path: str, layout: str, updates: Updates, scaling: Ma
     wrapped = LoraLinear(base, path.split(".", 2)[2], layout, model.config)
     for piece, (a_RI, b_OR) in updates.items():
         wrapped.add(piece, a_RI.to(device, torch.float32), b_OR.to(device, torch.float32), scaling[piece])
-    setattr(model.get_submodule(owner), attribute, wrapped)
+    setattr(model.get_submodule(owner), attribute, wrapped.train(base.training))
     return wrapped
 
 

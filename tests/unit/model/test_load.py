@@ -1,0 +1,130 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lianlu.core.errors import DataError
+from lianlu.kernels.attention import PackedCausal
+from lianlu.model.config import preset
+from lianlu.model.decoder import Decoder, build_model
+from lianlu.model.load import load_model, read_config
+from lianlu.model.save import save_model
+
+torch.set_num_threads(1)
+
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    save_model(build_model(preset("internlm2-nano", architecture="llama"), 0), tmp_path)
+    return tmp_path
+
+
+def logits(model: Decoder) -> torch.Tensor:
+    tokens = torch.arange(9) * 5
+    return model(tokens, torch.arange(9), PackedCausal([0, 9]))
+
+
+def change(folder: Path, **tensors: torch.Tensor | None) -> None:
+    held = {**load_file(folder / WEIGHTS), **tensors}
+    save_file({name: tensor for name, tensor in held.items() if tensor is not None}, folder / WEIGHTS)
+
+
+def change_config(folder: Path, **fields: object) -> None:
+    table = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**table, **fields}))
+
+
+def test_loads_what_was_built(saved: Path) -> None:
+    model = build_model(preset("internlm2-nano", architecture="llama"), 0)
+    loaded = load_model(saved)
+    assert loaded.config == model.config == read_config(saved)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor)
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_casts_while_loading(saved: Path) -> None:
+    model = load_model(saved, torch.bfloat16)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert logits(model).dtype == torch.bfloat16
+
+
+def test_weights_do_not_lean_on_the_file(saved: Path) -> None:
+    model = load_model(saved)
+    before = logits(model)
+    data = (saved / WEIGHTS).read_bytes()
+    with open(saved / WEIGHTS, "r+b") as file:
+        file.write(bytes(len(data)))
+    assert torch.equal(logits(model), before)
+
+
+def test_harmless_extras_are_ignored(saved: Path) -> None:
+    change(saved, **{"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8)})
+    load_model(saved)
+
+
+def test_second_copy_of_a_tied_head_is_ignored(tmp_path: Path) -> None:
+    model = build_model(preset("internlm2-nano", architecture="llama", tie_word_embeddings=True), 0)
+    save_model(model, tmp_path)
+    assert "lm_head.weight" not in load_file(tmp_path / WEIGHTS)
+    change(tmp_path, **{"lm_head.weight": torch.ones(512, 64)})
+    assert torch.equal(logits(load_model(tmp_path)), logits(model))
+
+
+def test_missing_tensors_are_named(saved: Path) -> None:
+    change(saved, **{"model.norm.weight": None, "model.layers.1.mlp.up_proj.weight": None})
+    with pytest.raises(DataError, match=r"2 tensors: model\.layers\.1\.mlp\.up_proj\.weight, model\.norm\.weight"):
+        load_model(saved)
+
+
+def test_unexpected_tensors_are_named(saved: Path) -> None:
+    change(saved, **{"model.layers.0.self_attn.q_proj.bias": torch.ones(64)})
+    with pytest.raises(DataError, match=r"no place for: model\.layers\.0\.self_attn\.q_proj\.bias"):
+        load_model(saved)
+
+
+def test_many_wrong_names_are_cut_short(saved: Path) -> None:
+    change_config(saved, num_hidden_layers=5)
+    with pytest.raises(DataError, match=r"lacks 27 tensors: .*, \.\.\."):
+        load_model(saved)
+
+
+def test_wrong_shapes_are_named(saved: Path) -> None:
+    change(saved, **{"model.layers.0.self_attn.k_proj.weight": torch.ones(64, 32)})
+    with pytest.raises(DataError, match=r"k_proj\.weight has shape \(64, 32\), its config asks for \(32, 64\)"):
+        load_model(saved)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"model_type": "llama"}'])
+def test_broken_config_is_named(saved: Path, text: str) -> None:
+    (saved / "config.json").write_text(text)
+    for function in (read_config, load_model):
+        with pytest.raises(DataError, match=r"config\.json"):
+            function(saved)
+
+
+def test_cut_weights_are_named(saved: Path) -> None:
+    data = (saved / WEIGHTS).read_bytes()
+    (saved / WEIGHTS).write_bytes(data[: len(data) // 2])
+    with pytest.raises(DataError, match=WEIGHTS):
+        load_model(saved)
+
+
+def test_pickles_and_nothing(saved: Path, tmp_path: Path) -> None:
+    (saved / WEIGHTS).rename(saved / "pytorch_model.bin")
+    with pytest.raises(DataError, match="pickle"):
+        load_model(saved)
+    with pytest.raises(DataError, match="nowhere"):
+        load_model(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"nowhere\.gguf"):
+        read_config(tmp_path / "nowhere.gguf")
+
+
+def test_foreign_quantisation_is_refused(saved: Path) -> None:
+    change_config(saved, quantization_config={"quant_method": "awq"})
+    with pytest.raises(DataError, match="awq"):
+        load_model(saved)
