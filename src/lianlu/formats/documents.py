@@ -123,11 +123,12 @@ def read_parquet(path: Path) -> Iterator[Document]:
     try:
         with pq.ParquetFile(path) as file:
             _check_schema(path, file.schema_arrow)
-            number = 0
+            start = 1
             for batch in file.iter_batches(batch_size=ROWS_PER_GROUP):
                 names = batch.schema.names
-                for number, row in enumerate(zip(*batch.to_pydict().values(), strict=True), number + 1):
+                for number, row in enumerate(zip(*batch.to_pydict().values(), strict=True), start):
                     yield from_row(dict(zip(names, row, strict=True)), f"{path.name}#{number}")
+                start += batch.num_rows
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}", hint="check the path") from error
     except (pa.ArrowException, OSError, ValueError) as error:

@@ -183,7 +183,7 @@ def test_workers_end_when_their_parent_is_killed(corpus: Path, tmp_path: Path) -
     program.write_text(
         "import pathlib, sys\nfrom lianlu.core.store import Output\nfrom lianlu.data import chunks, clean\n"
         "if __name__ == '__main__':\n    clean.SERIAL_BYTES = 0\n    chunks.CHUNK_BYTES = 2000\n"
-        "    clean.run(clean.CleanConfig(source=sys.argv[1], workers=2), Output(pathlib.Path(sys.argv[2])))\n"
+        "    clean.run(clean.CleanConfig(source=sys.argv[1], workers=2, rules=()), Output(pathlib.Path(sys.argv[2])))\n"
     )
     target = tmp_path / "out"
     parent = subprocess.Popen(

@@ -87,6 +87,11 @@ def test_a_line_without_text_is_an_error_when_reading_strictly(tmp_path: Path) -
         list(read_documents(tmp_path))
 
 
+def test_rows_without_ids_are_numbered_through_the_file(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["x"] * 2500}), tmp_path / "a.parquet")
+    assert [document.id for document in read_documents(tmp_path)] == [f"a.parquet#{n}" for n in range(1, 2501)]
+
+
 def test_a_row_without_an_id_takes_its_place_as_id() -> None:
     assert from_row({"text": "a", "domain": None}, "a.jsonl#3") == Document("a.jsonl#3", "a")
 
