@@ -27,6 +27,7 @@ command -v bwrap >/dev/null || debian bubblewrap
 "$python" -c 'import ensurepip' 2>/dev/null || debian python3-venv
 [ -x "$folder/bin/python" ] || "$python" -m venv "$folder"
 echo "setup: installing $requirement into $folder (a few minutes the first time)"
+"$folder/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade pip
 "$folder/bin/python" -m pip install --quiet --disable-pip-version-check torch==2.13.0
 "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$requirement"
 touch "$folder/.ready"
