@@ -41,7 +41,7 @@ class EngineConfig(Config):
     """Tokens whose keys and values are kept at one time, for all requests; None: what memory allows, within reason."""
     block_size: int = Field(default=32, gt=0)
     """Tokens per block of keys and values, a power of two up to 128."""
-    max_batch_tokens: int = Field(default=512, gt=0)
+    max_batch_tokens: int = Field(default=256, gt=0)
     """Tokens computed in one step."""
     max_running: int = Field(default=64, gt=0)
     """Requests that are computed at one time."""

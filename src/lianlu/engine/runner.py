@@ -150,7 +150,8 @@ class _Attend:
         num_rows = len(self._slots_T)
         for part, x_TGK in enumerate((k_TGK, v_TGK)):
             cache_2PUGK[part].flatten(0, 1).index_copy_(0, self._slots_T, x_TGK[:num_rows])
-        o_THK = torch.zeros_like(q_THK)
+        o_THK = torch.empty_like(q_THK)
+        o_THK[num_rows:] = 0
         first = self._prompts[0].begin if self._prompts else num_rows
         if self._plan is not None:
             o_THK[:first] = paged_decode(q_THK[:first], cache_2PUGK, self._plan)

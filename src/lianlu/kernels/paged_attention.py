@@ -94,18 +94,17 @@ def _merge_rows(parts: list[tuple[int, Tensor, Tensor]], first: int) -> Tensor:
         seen = max(0, index * SPLIT - first)
         lse_NGQT[index, :, :, seen:] = lse_GQR[:, :, seen - parts[index][0] :]
     weight_NGQT1 = _weights(lse_NGQT)[..., None]
-    total_GQTK = o_GQTK * weight_NGQT1[0]
+    total_GQTK = o_GQTK.float() * weight_NGQT1[0]
     for index in range(1, len(parts)):
         skip, o_GQRK, _ = parts[index]
         seen = max(0, index * SPLIT - first)
-        total_GQTK[:, :, seen:] += o_GQRK[:, :, seen - skip :] * weight_NGQT1[index, :, :, seen:]
+        total_GQTK[:, :, seen:].addcmul_(o_GQRK[:, :, seen - skip :].float(), weight_NGQT1[index, :, :, seen:])
     return total_GQTK.to(o_GQTK.dtype)
 
 
 def _weights(lse_N: Tensor) -> Tensor:
     """Share of every split (first axis) in the whole; in fp64, so that rounding does not depend on the place in the tensor."""
-    wide_N = lse_N.double()
-    return (wide_N - wide_N.logsumexp(0)).exp().float()
+    return lse_N.double().softmax(0).float()
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ class DecodePlan:
     split_of_row: Tensor | None
     """[M, B]: the j-th split of row b (its last where it has no j-th); None if each row has one split."""
     absent: Tensor | None
-    """[M, B]: where a row has no j-th split."""
+    """[M, B, 1, 1]: 0, or -inf where a row has no j-th split."""
 
 
 def plan_decode(
@@ -144,13 +143,15 @@ def plan_decode(
     left_N = lengths_B[rows_N] - (torch.arange(len(rows_N)) - begin_B[rows_N]) * SPLIT
     mask_NS = torch.zeros(len(rows_N), SPLIT, dtype=like.dtype).masked_fill_(torch.arange(SPLIT) >= left_N[:, None], -math.inf)
     blocks = torch.tensor(flat)
-    split_MB = absent_MB = None
+    split_MB = absent_MB11 = None
     if max(counts) > 1:
         order_M1 = torch.arange(max(counts))[:, None]
-        absent_MB = (order_M1 >= counts_B).to(device)
+        absent_MB11 = (
+            torch.zeros(max(counts), len(counts)).masked_fill_(order_M1 >= counts_B, -math.inf)[..., None, None].to(device)
+        )
         split_MB = (begin_B + torch.minimum(order_M1, counts_B - 1)).to(device)
     both = torch.cat((blocks, blocks + num_blocks)).to(device)
-    return DecodePlan(both, rows_N.to(device), mask_NS[:, None, None].to(device), split_MB, absent_MB)
+    return DecodePlan(both, rows_N.to(device), mask_NS[:, None, None].to(device), split_MB, absent_MB11)
 
 
 def paged_decode(q_BHK: Tensor, cache_2PUGK: Tensor, plan: DecodePlan) -> Tensor:
@@ -171,9 +172,11 @@ def _merge_splits(o_NGQK: Tensor, lse_NGQ: Tensor, plan: DecodePlan) -> Tensor:
     """Add the splits of each row, in order."""
     if plan.split_of_row is None or plan.absent is None:
         return o_NGQK
-    absent_MB11 = plan.absent[:, :, None, None]
-    weight_MBGQ1 = _weights(lse_NGQ[plan.split_of_row].masked_fill(absent_MB11, -math.inf))[..., None]
-    total_BGQK = o_NGQK.index_select(0, plan.split_of_row[0]) * weight_MBGQ1[0]
-    for index in range(1, len(plan.split_of_row)):
-        total_BGQK += o_NGQK.index_select(0, plan.split_of_row[index]) * weight_MBGQ1[index]
+    order_N, (most, num_rows) = plan.split_of_row.flatten(), plan.split_of_row.shape
+    lse_MBGQ = lse_NGQ.index_select(0, order_N).unflatten(0, (most, num_rows)) + plan.absent
+    weight_MBGQ1 = _weights(lse_MBGQ)[..., None]
+    o_MBGQK = o_NGQK.float().index_select(0, order_N).unflatten(0, (most, num_rows))
+    total_BGQK = o_MBGQK[0] * weight_MBGQ1[0]
+    for index in range(1, most):
+        total_BGQK.addcmul_(o_MBGQK[index], weight_MBGQ1[index])
     return total_BGQK.to(o_NGQK.dtype)
