@@ -25,10 +25,10 @@ BLOCK_TOKENS = 256
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is kept of a model: hidden states before each judged token and the output matrix; small beside the weights."""
+    """What is kept of a model: hidden states before judged tokens (N, D), output matrix (V, D)."""
 
-    hidden_ND: Tensor
-    head_VD: Tensor
+    hidden: Tensor
+    head: Tensor
 
 
 @torch.no_grad()
@@ -55,8 +55,8 @@ def compare(before: Snapshot, after: Snapshot, targets_N: Tensor) -> dict[str, A
     nats_before = nats_after = divergence = agreed = largest = 0.0
     for start in range(0, len(targets_N), BLOCK_TOKENS):
         rows = slice(start, start + BLOCK_TOKENS)
-        old_CV = torch.log_softmax(before.hidden_ND[rows] @ before.head_VD.T, dim=1)
-        new_CV = torch.log_softmax(after.hidden_ND[rows] @ after.head_VD.T, dim=1)
+        old_CV = torch.log_softmax(before.hidden[rows] @ before.head.T, dim=1)
+        new_CV = torch.log_softmax(after.hidden[rows] @ after.head.T, dim=1)
         wanted_C1 = targets_N[rows, None]
         nats_before -= float(old_CV.gather(1, wanted_C1).double().sum())
         nats_after -= float(new_CV.gather(1, wanted_C1).double().sum())

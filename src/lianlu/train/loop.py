@@ -43,10 +43,11 @@ class Batch(Protocol):
 
 
 B = TypeVar("B", bound=Batch)
-M = TypeVar("M", bound=nn.Module, contravariant=True)
+M = TypeVar("M", bound=nn.Module)
+M_contra = TypeVar("M_contra", bound=nn.Module, contravariant=True)
 
 
-class Task(Protocol[M, B]):
+class Task(Protocol[M_contra, B]):
     """What a stage hands to the loop. Everything here is a pure function of its arguments and the stage's configuration."""
 
     num_steps: int
@@ -54,13 +55,13 @@ class Task(Protocol[M, B]):
     def batches(self, step: int) -> Iterable[B]:
         """Micro-batches of one optimiser step."""
 
-    def loss(self, model: M, batch: B) -> tuple[Tensor, int]:
+    def loss(self, model: M_contra, batch: B) -> tuple[Tensor, int]:
         """Sum of the loss over the targets of a micro-batch, and their number."""
 
-    def evaluate(self, model: M) -> Mapping[str, float]:
+    def evaluate(self, model: M_contra) -> Mapping[str, float]:
         """Held-out figures by name."""
 
-    def samples(self, model: M, step: int) -> Iterable[Mapping[str, Any]]:
+    def samples(self, model: M_contra, step: int) -> Iterable[Mapping[str, Any]]:
         """Text samples."""
 
 

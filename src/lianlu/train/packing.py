@@ -6,7 +6,7 @@ Shapes: T tokens of a batch.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -61,6 +61,20 @@ def packed_loss(model: Decoder, batch: Packed) -> tuple[Tensor, int]:
     positions_T, lengths_T = packed_positions(batch.cu_seqlens, device)
     hidden_TD = model.hidden(batch.input_ids.to(device), positions_T, PackedCausal(batch.cu_seqlens), lengths_T)
     return masked_cross_entropy(hidden_TD, model.head_weight(), batch.targets.to(device))
+
+
+def in_groups(segments: Sequence[Segment], max_tokens: int) -> Iterator[list[Segment]]:
+    """Neighbours up to `max_tokens` together; a longer segment goes alone."""
+    group: list[Segment] = []
+    size = 0
+    for segment in segments:
+        if group and size + len(segment[0]) > max_tokens:
+            yield group
+            group, size = [], 0
+        group.append(segment)
+        size += len(segment[0])
+    if group:
+        yield group
 
 
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:

@@ -20,7 +20,7 @@ from lianlu.train.curve import read_curve, tokens_per_s
 from lianlu.train.generate import generate
 from lianlu.train.held_out import held_out_nats
 from lianlu.train.ngram import ByteNgram, gzip_bits_per_byte
-from lianlu.train.packing import Packed, pack, packed_loss
+from lianlu.train.packing import Packed, in_groups, pack, packed_loss
 from lianlu.train.pretrain import PretrainConfig
 from lianlu.train.stream import DocumentStream, document_segments, held_out_documents
 
@@ -51,9 +51,9 @@ class PretrainTask:
 
     def batches(self, step: int) -> Iterator[Packed]:
         """The tokens of one step, `micro_tokens` at a time."""
-        size, micro = self._config.batch_tokens, self._config.micro_tokens
-        for done in range(0, size, micro):
-            yield pack(self._stream.segments(step * size + done, min(micro, size - done)))
+        size = self._config.batch_tokens
+        for group in in_groups(self._stream.segments(step * size, size), self._config.micro_tokens):
+            yield pack(group)
 
     def loss(self, model: Decoder, batch: Packed) -> tuple[Tensor, int]:
         """Summed nats and number of targets."""

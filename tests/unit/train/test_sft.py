@@ -1,0 +1,122 @@
+"""The sft stage on a small world: adapter or checkpoint, the order of the data, and determinism."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from lianlu.core.config import validate
+from lianlu.core.errors import ConfigError, DataError
+from lianlu.core.store import Output
+from lianlu.model.load import load_model
+from lianlu.model.lora import load_adapter
+from lianlu.tokenizer.tokenizer import Tokenizer
+from lianlu.train.conversations import make_examples, read_split
+from lianlu.train.held_out import held_out_nats
+from lianlu.train.sft import FullTune, LoraTune, SftConfig, estimate, run
+from lianlu.train.sft_task import SftTask
+
+MakeConfig = Callable[..., SftConfig]
+MakeOutput = Callable[[str], Output]
+
+
+def visible(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_file()}
+
+
+def test_lora_learns_and_leaves_the_base_alone(sft_config: MakeConfig, new_output: MakeOutput, checkpoint: Path) -> None:
+    out, before = new_output("a"), (checkpoint / "model.safetensors").read_bytes()
+    run(sft_config(tune={"kind": "lora", "rank": 4}, epochs=4), out)
+    assert out.figures["held_out_loss"] < out.figures["held_out_loss_start"] - 0.1
+    assert out.figures["held_out_perplexity"] < out.figures["held_out_perplexity_start"]
+    assert 0 < out.figures["trained_parameters"] < out.figures["parameters"]
+    assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "losses.jsonl"} <= visible(out.path)
+    assert "model.safetensors" not in visible(out.path)
+    assert json.loads((out.path / "adapter_config.json").read_text())["base_model_name_or_path"] == "nano"
+    assert (checkpoint / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("tune", [{"kind": "lora"}, {"kind": "full"}])
+def test_what_is_written_scores_what_was_reported(
+    sft_config: MakeConfig, new_output: MakeOutput, checkpoint: Path, conversations: Path, tune: dict[str, str]
+) -> None:
+    out = new_output("a")
+    run(sft_config(tune=tune), out)
+    model = load_model(checkpoint if tune["kind"] == "lora" else out.path)
+    if tune["kind"] == "lora":
+        load_adapter(model, out.path)
+    held_out = make_examples(Tokenizer.load(checkpoint), read_split(conversations, 0.1)[1], 1024, cut=True)
+    with torch.no_grad():
+        nats, count = held_out_nats(model, held_out.segments, 512)
+    assert nats / count == pytest.approx(out.figures["held_out_loss"], rel=1e-5)
+
+
+def test_bfloat16_holds_frozen_weights_in_bfloat16_and_repeats_itself(sft_config: MakeConfig, new_output: MakeOutput) -> None:
+    first, second = new_output("a"), new_output("b")
+    run(sft_config(precision="bfloat16", tune={"kind": "lora", "dropout": 0.1}), first)
+    run(sft_config(precision="bfloat16", tune={"kind": "lora", "dropout": 0.1}, checkpoint_every=1), second)
+    for name in ("adapter_model.safetensors", "losses.jsonl", "samples.jsonl"):
+        assert (first.path / name).read_bytes() == (second.path / name).read_bytes()
+    assert first.figures["held_out_loss"] < first.figures["held_out_loss_start"]
+
+
+def test_every_conversation_is_seen_once_an_epoch_in_an_order_of_its_own(sft_config: MakeConfig) -> None:
+    task = SftTask(sft_config(epochs=3))
+    seen = [task._examples_at(step) for step in range(task.num_steps)]
+    per_epoch, epoch = [], []
+    for chosen in seen:
+        epoch.extend(chosen)
+        if len(epoch) == 24:
+            per_epoch.append(epoch)
+            epoch = []
+    assert [sorted(order) for order in per_epoch] == [list(range(24))] * 3
+    assert per_epoch[0] != per_epoch[1]
+    backwards = SftTask(sft_config(epochs=3))
+    assert [backwards._examples_at(step) for step in reversed(range(task.num_steps))] == seen[::-1]
+
+
+def test_a_step_is_full_but_not_too_full_and_micro_batches_hold_the_same(sft_config: MakeConfig) -> None:
+    task = SftTask(sft_config(batch_tokens=300, micro_tokens=90))
+    for step in range(task.num_steps):
+        batches = list(task.batches(step))
+        assert sum(batch.num_tokens for batch in batches) <= 300
+        assert all(batch.num_tokens <= 90 or len(batch.cu_seqlens) == 2 for batch in batches)
+        wanted = sum(task._train.lengths[index] for index in task._examples_at(step))
+        assert sum(batch.num_tokens for batch in batches) == wanted
+
+
+def test_steps_may_decide_the_length_of_a_run(sft_config: MakeConfig, new_output: MakeOutput) -> None:
+    out = new_output("a")
+    run(sft_config(steps=5), out)
+    assert out.figures["steps"] == 5
+
+
+def test_a_held_out_question_is_answered_as_a_sample(sft_config: MakeConfig, new_output: MakeOutput) -> None:
+    out = new_output("a")
+    run(sft_config(steps=1), out)
+    samples = [json.loads(line) for line in (out.path / "samples.jsonl").read_text().splitlines()]
+    assert len(samples) == 1
+    assert set(samples[0]) == {"step", "prompt", "reference", "text"}
+
+
+def test_nothing_to_learn_is_refused(sft_config: MakeConfig, new_output: MakeOutput) -> None:
+    with pytest.raises(DataError, match="leaves no training conversations"):
+        run(sft_config(max_length=2, too_long="drop"), new_output("a"))
+
+
+def test_tune_is_one_of_two_things() -> None:
+    base = {"model": "m", "data": "d"}
+    assert isinstance(validate(SftConfig, base).tune, LoraTune)
+    assert isinstance(validate(SftConfig, {**base, "tune": {"kind": "full"}}).tune, FullTune)
+    with pytest.raises(ConfigError, match="rank"):
+        validate(SftConfig, {**base, "tune": {"kind": "full", "rank": 3}})
+
+
+def test_the_forecast_needs_no_inputs(sft_config: MakeConfig) -> None:
+    absent = estimate(sft_config(model="@pretrain", data="/nowhere"))
+    assert absent.seconds > estimate(sft_config()).seconds > 0
+    assert estimate(sft_config(model="@pretrain", tune={"kind": "full"})).memory_bytes > absent.memory_bytes
