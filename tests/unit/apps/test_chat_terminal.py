@@ -74,6 +74,14 @@ def test_commands_are_not_sent(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(client.requests) == 1
 
 
+def test_the_temperature_can_be_set(capsys: pytest.CaptureFixture[str]) -> None:
+    client = ScriptedClient(["1", "2"])
+    chat(client, ["a", "/temperature 0.7", "/temperature", "/temperature hot", "/temperature nan", "/temperature 3", "b"])
+    first, second = (request.sampling for request in client.requests if isinstance(request, ChatRequest))
+    assert (first.temperature, second.temperature) == (0.0, 0.7)
+    assert capsys.readouterr().err.count("temperature: 0.7") == 5
+
+
 class Interrupted(ScriptedClient):
     """The user presses Ctrl-C after two pieces."""
 

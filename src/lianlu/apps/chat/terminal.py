@@ -12,7 +12,7 @@ import io
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lianlu.client.base import ChatRequest, Client, Reply, Sampling
 from lianlu.core import console
@@ -23,6 +23,7 @@ HELP = '''Type a message and press Enter. The model sees the whole conversation.
 
   /system TEXT   set the instructions the model gets first, and begin anew (without TEXT: show them)
   /reset         forget the conversation, keep the instructions
+  /temperature T how daring replies are: 0 (as it starts: always the likeliest word) to 2
   /help          show this
   /exit          leave (so does Ctrl-D)
 
@@ -32,7 +33,7 @@ Ctrl-C stops a reply and keeps what has come.'''
 
 PROMPT, MORE = "> ", ". "
 FENCE = '"""'
-SAMPLING = Sampling(max_tokens=1024, temperature=0.2, top_p=0.9)
+SAMPLING = Sampling(max_tokens=1024)
 ReadLine = Callable[[str], str]
 
 
@@ -136,6 +137,8 @@ class Talk:
             console.info("the conversation begins anew")
         elif name == "/system":
             self._set_system(rest.strip())
+        elif name == "/temperature":
+            self._set_temperature(rest.strip())
         else:
             console.info(f"there is no {name}; /help lists what there is, and // begins a message with a slash")
         return True
@@ -145,6 +148,15 @@ class Talk:
             self.system = text
             self.turns.clear()
         console.info(f"instructions: {self.system}" if self.system else "there are no instructions; /system TEXT sets them")
+
+    def _set_temperature(self, text: str) -> None:
+        try:
+            value = float(text or self.sampling.temperature)
+        except ValueError:
+            value = -1.0
+        if 0 <= value <= 2:
+            self.sampling = replace(self.sampling, temperature=value)
+        console.info(f"temperature: {self.sampling.temperature:g} (0 to 2)")
 
     def say(self, text: str) -> None:
         """Send a message and stream the reply. Raises: LianluError unless at a terminal, where it is shown."""
