@@ -1,0 +1,126 @@
+"""LoRA against transformers and peft: training steps on packed conversations, and the merged weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lianlu.core.store import Output
+from lianlu.model.config import ModelConfig
+from lianlu.model.decoder import Decoder, build_model
+from lianlu.model.load import load_model
+from lianlu.model.lora import LoraSpec, add_lora, merge_adapter, save_adapter
+from lianlu.model.save import save_model
+from lianlu.train.config import ConstantSchedule, OptimConfig, TrainConfig
+from lianlu.train.loop import Loop
+from lianlu.train.packing import Packed, answer_segment, pack, packed_loss
+
+NUM_STEPS = 12
+LR = 2e-3
+
+
+def rows(step: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Ids and loss masks of the conversations of a step."""
+    rng = np.random.default_rng(step)
+    made = []
+    for length in (14, 25, 9):
+        mask = np.zeros(length, dtype=bool)
+        mask[length // 2 : length - 1] = True
+        made.append((rng.integers(0, 20, length), mask))
+    return made
+
+
+class Conversations:
+    num_steps = NUM_STEPS
+
+    def batches(self, step: int) -> Iterator[Packed]:
+        yield pack([answer_segment(ids.tolist(), mask.tolist()) for ids, mask in rows(step)])
+
+    def loss(self, model: Decoder, batch: Packed) -> tuple[Tensor, int]:
+        return packed_loss(model, batch)
+
+    def evaluate(self, model: Decoder) -> dict[str, float]:
+        return {}
+
+    def samples(self, model: Decoder, step: int) -> list[dict[str, Any]]:
+        return []
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    config = ModelConfig(
+        architecture="llama",
+        vocab_size=97,
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.1,
+    )
+    save_model(build_model(config, seed=3), tmp_path / "base")
+    return tmp_path / "base"
+
+
+def peft_model(base: Path, adapter: Path) -> Any:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    return PeftModel.from_pretrained(plain, adapter, is_trainable=True)
+
+
+def reference_losses(model: Any) -> list[float]:
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=LR, betas=(0.9, 0.999), weight_decay=0.0)
+    losses = []
+    for step in range(NUM_STEPS):
+        ids = [torch.from_numpy(ids) for ids, _ in rows(step)]
+        labels = [torch.where(torch.from_numpy(mask), torch.from_numpy(ids), -100) for ids, mask in rows(step)]
+        padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
+        wanted = torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=-100)
+        attended = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
+        loss = model(input_ids=padded, attention_mask=attended, labels=wanted).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+def test_steps_and_merged_weights_are_those_of_peft(base: Path, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    model = load_model(base)
+    add_lora(model, LoraSpec(rank=4, alpha=8), seed=5)
+    save_adapter(model, tmp_path / "start", "base")
+    theirs = peft_model(base, tmp_path / "start")
+    wanted = reference_losses(theirs)
+
+    config = TrainConfig(
+        optim=OptimConfig(lr=LR, betas=(0.9, 0.999), weight_decay=0, clip=0),
+        schedule=ConstantSchedule(warmup=0),
+        precision="float32",
+    )
+    out = Output(tmp_path / "run")
+    out.path.mkdir()
+    Loop(model, Conversations(), config, out).run("parity")
+    lines = (out.path / "losses.jsonl").read_text().splitlines()
+    losses = [record["loss"] for record in map(json.loads, lines) if "loss" in record]
+    assert losses == pytest.approx(wanted, abs=1e-5)
+    assert losses[-1] < losses[0]
+
+    merge_adapter(model)
+    save_model(model, tmp_path / "merged")
+    reference = theirs.merge_and_unload()
+    reference.save_pretrained(tmp_path / "reference")
+    from safetensors.torch import load_file
+
+    ours = load_file(tmp_path / "merged" / "model.safetensors")
+    for name, tensor in load_file(tmp_path / "reference" / "model.safetensors").items():
+        torch.testing.assert_close(ours[name], tensor, rtol=0, atol=1e-5)
