@@ -22,8 +22,9 @@ HAS_ONEDNN = platform.machine().lower() in ("x86_64", "amd64") and hasattr(torch
 
 
 def linear(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
-    """`x @ weight.T + bias` for two-dimensional x; differentiable in all three."""
-    if HAS_ONEDNN and x_TI.dtype == weight_OI.dtype == torch.float32 and x_TI.is_cpu and x_TI.numel():
+    """`x @ weight.T + bias` for two-dimensional x; differentiable in all three; under autocast in autocast's dtype."""
+    wide = x_TI.dtype == weight_OI.dtype == torch.float32 and x_TI.is_cpu and not torch.is_autocast_enabled("cpu")
+    if HAS_ONEDNN and wide and x_TI.numel():
         return onednn_linear(x_TI, weight_OI, bias_O)
     return F.linear(x_TI, weight_OI, bias_O)
 
