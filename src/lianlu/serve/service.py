@@ -70,7 +70,8 @@ class Service:
     def card_fields(self) -> dict[str, Any]:
         """What the list of models says beside OpenAI's fields."""
         engine = self.ready().engine
-        return {"context_length": engine.max_len, "max_model_len": engine.max_len, "precision": engine.config.dtype}
+        precision = str(next(engine.model.parameters()).dtype).removeprefix("torch.")
+        return {"context_length": engine.max_len, "max_model_len": engine.max_len, "precision": precision}
 
 
 class Run:

@@ -83,7 +83,10 @@ class FakeEngine:
 
     def __init__(self, pieces: Sequence[str] = ("Hel", "lo"), finish: str = "stop", error: LianluError | None = None) -> None:
         self.engine = SimpleNamespace(
-            tokenizer=CharTokenizer(), model=None, max_len=MAX_LEN, config=SimpleNamespace(dtype="float32"), check=self._check
+            tokenizer=CharTokenizer(),
+            model=SimpleNamespace(parameters=lambda: iter([SimpleNamespace(dtype="torch.float32")])),
+            max_len=MAX_LEN,
+            check=self._check,
         )
         self.pieces, self.finish, self.error = pieces, finish, error
         self.max_waiting, self.hold, self.draining = 1000, False, False

@@ -169,6 +169,7 @@ def test_streamed_completions(ask: Ask) -> None:
 def test_models_and_health(ask: Ask) -> None:
     (card,) = ask("GET", "/v1/models").json()["data"]
     assert (card["id"], card["object"], card["owned_by"], card["context_length"]) == ("tiny", "model", "lianlu", 64)
+    assert card["precision"] == "float32"
     assert ask("GET", "/v1/models/tiny").json() == card
     assert error(ask("GET", "/v1/models/other"))["code"] == "model_not_found"
     health = ask("GET", "/health").json()
