@@ -68,9 +68,9 @@ class PretrainConfig(TrainConfig):
     """Tokens computed at once; decides memory, not results beyond rounding."""
     sequence_length: int = Field(default=512, gt=1)
     """Longest piece of a document that is seen at once."""
-    held_out_tokens: int = Field(default=50_000, gt=0)
+    held_out_tokens: int = Field(default=30_000, gt=0)
     """Held-out tokens to evaluate on, at most."""
-    ngram_bytes: int = Field(default=8_000_000, ge=0)
+    ngram_bytes: int = Field(default=16_000_000, ge=0)
     """Bytes of training text the 5-gram baseline is made from, at most."""
     sample_prompts: tuple[str, ...] = ("", "The ", "def ")
     """Beginnings of text samples; each is continued greedily and at temperature 0.8."""

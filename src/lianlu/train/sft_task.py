@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lianlu.core.errors import ConfigError, DataError
 from lianlu.core.store import Output
 from lianlu.kernels.cross_entropy import IGNORE
 from lianlu.model.config import num_parameters
 from lianlu.model.decoder import Decoder
-from lianlu.model.load import load_model
+from lianlu.model.load import load_model, read_config
 from lianlu.model.lora import add_lora, save_adapter
+from lianlu.model.quantized import is_quantized
 from lianlu.model.save import save_model
 from lianlu.tokenizer.tokenizer import Tokenizer
 from lianlu.train.checkpoint import trainable
@@ -36,10 +38,13 @@ class SftTask:
     def __init__(self, config: SftConfig) -> None:
         self._config = config
         self.tokenizer = Tokenizer.load(config.model)
+        shape = read_config(config.model)
+        _require_rows(config, self.tokenizer.vocab_size, shape.vocab_size)
+        max_length = min(config.max_length, shape.max_position_embeddings)
         train, held_out = read_split(Path(config.data), config.held_out)
         cut = config.too_long == "cut"
-        self._train = make_examples(self.tokenizer, train, config.max_length, cut)
-        self._held_out = make_examples(self.tokenizer, held_out, config.max_length, cut)
+        self._train = make_examples(self.tokenizer, train, max_length, cut)
+        self._held_out = make_examples(self.tokenizer, held_out, max_length, cut)
         require_examples(self._train, "training", Path(config.data))
         require_examples(self._held_out, "held-out", Path(config.data))
         self._judged = self._held_out.first(config.held_out_tokens)
@@ -116,13 +121,21 @@ class SftTask:
         }
 
 
+def _require_rows(config: SftConfig, num_ids: int, num_rows: int) -> None:
+    if num_ids > num_rows:
+        message = f"the tokenizer of {config.model} knows {num_ids} tokens, the model has rows for {num_rows}"
+        raise DataError(message, hint="tokenizer and weights belong to different models")
+
+
 def open_model(config: SftConfig) -> Decoder:
-    """The model to tune on the device it is trained on, with only what is tuned left trainable."""
+    """The model on the device it is trained on, with only what is tuned left trainable. Raises: ConfigError for int8, full."""
     device = pick_device()
     model = load_model(config.model, torch.float32, device)
     if isinstance(config.tune, LoraTune):
         add_lora(model, config.tune, config.seed)
         freeze_in(model, compute_dtype(config.precision, device))
+    elif is_quantized(model):
+        raise ConfigError(f"the int8 weights of {config.model} cannot be trained", hint='use tune.kind = "lora"')
     return model
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from lianlu.core.errors import ConfigError, DataError
 from lianlu.core.store import Output
 from lianlu.model.load import load_model
 from lianlu.model.lora import load_adapter
+from lianlu.model.quantized import quantize_linears
+from lianlu.model.save import save_model
 from lianlu.tokenizer.tokenizer import Tokenizer
 from lianlu.train.conversations import make_examples, read_split
 from lianlu.train.held_out import held_out_nats
@@ -120,3 +123,27 @@ def test_the_forecast_needs_no_inputs(sft_config: MakeConfig) -> None:
     absent = estimate(sft_config(model="@pretrain", data="/nowhere"))
     assert absent.seconds > estimate(sft_config()).seconds > 0
     assert estimate(sft_config(model="@pretrain", tune={"kind": "full"})).memory_bytes > absent.memory_bytes
+
+
+def test_int8_weights_carry_an_adapter_but_are_not_trained(
+    sft_config: MakeConfig, new_output: MakeOutput, checkpoint: Path, tmp_path: Path
+) -> None:
+    model = load_model(checkpoint)
+    quantize_linears(model)
+    save_model(model, tmp_path / "int8")
+    Tokenizer.load(checkpoint).save(tmp_path / "int8")
+    out = new_output("a")
+    run(sft_config(model=str(tmp_path / "int8")), out)
+    assert out.figures["held_out_loss"] < out.figures["held_out_loss_start"]
+    with pytest.raises(ConfigError, match="int8 weights"):
+        run(sft_config(model=str(tmp_path / "int8"), tune={"kind": "full"}), new_output("b"))
+
+
+def test_a_model_with_fewer_rows_than_its_tokenizer_has_ids_is_refused(
+    sft_config: MakeConfig, new_output: MakeOutput, checkpoint: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(checkpoint, tmp_path / "short")
+    config = json.loads((checkpoint / "config.json").read_text())
+    (tmp_path / "short" / "config.json").write_text(json.dumps({**config, "vocab_size": 50}))
+    with pytest.raises(DataError, match="rows for 50"):
+        run(sft_config(model=str(tmp_path / "short")), new_output("a"))
