@@ -34,14 +34,24 @@ def onednn_linear(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None)
     followed = x_TI.requires_grad or weight_OI.requires_grad or (bias_O is not None and bias_O.requires_grad)
     if followed and torch.is_grad_enabled():
         return _differentiable(x_TI, weight_OI, bias_O)
-    return _product(x_TI, weight_OI, bias_O)
+    return onednn_product(x_TI, weight_OI, bias_O)
 
 
-def _product(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
+def onednn_product(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    """`x @ weight.T + bias` by oneDNN, without gradients."""
+    return _product(_dense(x_TI), _dense(weight_OI), bias_O)
+
+
+def _product(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
     if len(x_TI) == 1:
         return _product(x_TI.expand(2, -1).contiguous(), weight_OI, bias_O)[:1]
     y_TO: Tensor = torch.ops.mkldnn._linear_pointwise(x_TI, weight_OI, bias_O, "none", [], "")
     return y_TO
+
+
+def _dense(matrix: Tensor) -> Tensor:
+    """Rows or columns without gaps: for others oneDNN has only its reference code, a thousand times slower."""
+    return matrix if matrix.is_contiguous() or matrix.t().is_contiguous() else matrix.contiguous()
 
 
 class PackedWeight:
@@ -56,7 +66,7 @@ class PackedWeight:
 
     def linear(self, x_TI: Tensor, bias_O: Tensor | None = None) -> Tensor:
         """`x @ weight.T + bias`, x in the dtype of the weight."""
-        return _product(x_TI, self._tiles, bias_O) if len(x_TI) else x_TI.new_empty(0, self.shape[0])
+        return _product(_dense(x_TI), self._tiles, bias_O) if len(x_TI) else x_TI.new_empty(0, self.shape[0])
 
 
 def can_pack(weight_OI: Tensor) -> bool:
@@ -71,14 +81,14 @@ class _OneDnnLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
         ctx.save_for_backward(x_TI if ctx.needs_input_grad[1] else None, weight_OI if ctx.needs_input_grad[0] else None)
-        return _product(x_TI, weight_OI, bias_O)
+        return onednn_product(x_TI, weight_OI, bias_O)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         x_TI, weight_OI = ctx.saved_tensors
         grad_TO = grads[0].contiguous()
-        grad_TI = None if weight_OI is None else _product(grad_TO, weight_OI.t())
-        grad_OI = None if x_TI is None else _product(grad_TO.t(), x_TI.t())
+        grad_TI = None if weight_OI is None else onednn_product(grad_TO, weight_OI.t())
+        grad_OI = None if x_TI is None else onednn_product(grad_TO.t(), x_TI.t())
         return grad_TI, grad_OI, grad_TO.sum(0) if ctx.needs_input_grad[2] else None
 
 

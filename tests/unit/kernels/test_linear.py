@@ -73,3 +73,18 @@ def test_no_rows_and_other_dtypes(dtype: torch.dtype) -> None:
     assert linear(torch.zeros(0, 6, dtype=dtype), weight).shape == (0, 4)
     x = torch.randn(3, 6, dtype=dtype)
     torch.testing.assert_close(linear(x, weight), F.linear(x, weight))
+
+
+def test_matrices_with_gaps_are_packed_first() -> None:
+    x, weight = torch.randn(5, 3, 8)[:, 1], torch.randn(6, 4, 8)[:, 2]
+    torch.testing.assert_close(linear(x, weight), F.linear(x, weight))
+
+
+def test_autocast_decides_the_dtype() -> None:
+    x, weight = torch.randn(5, 8, requires_grad=True), torch.randn(6, 8, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = linear(x, weight)
+        assert y.dtype == torch.bfloat16
+        assert torch.equal(y, F.linear(x, weight))
+    y.float().sum().backward()
+    assert weight.grad.dtype == torch.float32
