@@ -45,8 +45,8 @@ class PretrainTask:
         self._held_out_bytes = int(self._held_out.text_bytes[self._documents].sum())
         if self._held_out_bytes == 0:
             raise DataError(
-                f"{self._held_out.path} has no document of at most {config.held_out_tokens} tokens",
-                hint="raise held_out_tokens, or the share that the shard stage holds out",
+                f"{self._held_out.path} holds no text to evaluate on",
+                hint="the shard stage needs two documents at least, and a share held_out above 0",
             )
 
     def batches(self, step: int) -> Iterator[Packed]:

@@ -65,10 +65,18 @@ def document_piece(tokens: npt.NDArray[Any], base: int, span: tuple[int, int], s
 
 
 def held_out_documents(shard: TokenShard, max_tokens: int) -> list[int]:
-    """Indices of whole documents, chosen evenly and always alike, that hold at most `max_tokens` together."""
+    """Indices of whole documents, chosen evenly and always alike, that hold at most `max_tokens` together.
+
+    Where every document is longer than that, it is the shortest one.
+    """
     lengths = np.diff(shard.offsets)
-    order = np.random.Generator(np.random.Philox(key=HELD_OUT_KEY)).permutation(len(lengths))
-    return sorted(int(index) for index in order[np.cumsum(lengths[order]) <= max_tokens])
+    chosen: list[int] = []
+    left = max_tokens
+    for index in np.random.Generator(np.random.Philox(key=HELD_OUT_KEY)).permutation(len(lengths)):
+        if lengths[index] <= left:
+            chosen.append(int(index))
+            left -= int(lengths[index])
+    return sorted(chosen) if chosen or not len(lengths) else [int(lengths.argmin())]
 
 
 def document_segments(shard: TokenShard, documents: Iterable[int], separator: int, max_segment: int) -> list[Segment]:

@@ -75,3 +75,7 @@ def test_held_out_documents_are_whole_and_within_the_limit(shard: TokenShard) ->
     segments = document_segments(shard, chosen, SEPARATOR, max_segment=4)
     assert [int(t) for _, targets in segments for t in targets] == [int(t) for i in chosen for t in shard.document(i)]
     assert max(len(targets) for _, targets in segments) <= 4
+
+
+def test_where_every_document_is_too_long_the_shortest_is_held_out(shard: TokenShard) -> None:
+    assert [LENGTHS[index] for index in held_out_documents(shard, max_tokens=0)] == [min(LENGTHS)]
