@@ -81,8 +81,8 @@ def _end_ids(file: GGUF) -> list[int]:
 def _scaling(file: GGUF, config: ModelConfig) -> dict[str, Any]:
     if "rope_freqs.weight" in file.tensors:
         return _llama3(file, config)
-    kind = _get(file, "rope.scaling.type", "none")
     factor = _clean(_get(file, "rope.scaling.factor", _get(file, "rope.scale_linear", 1.0)))
+    kind = _get(file, "rope.scaling.type", "linear")
     if kind == "none" or (kind == "linear" and factor == 1.0):
         return {"kind": "none"}
     if kind == "linear":
