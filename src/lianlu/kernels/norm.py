@@ -25,8 +25,7 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_D: Tensor, weight_D: Tensor, eps: float) -> Tensor:
         wide_D = x_D.float()
-        length_1 = torch.linalg.vector_norm(wide_D, dim=-1, keepdim=True)
-        scale_1 = (length_1.square_() / x_D.shape[-1]).add_(eps).rsqrt_()
+        scale_1 = wide_D.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
         ctx.save_for_backward(x_D, weight_D, scale_1)
         normed_D: Tensor = (wide_D * scale_1).to(x_D.dtype)
         return normed_D * weight_D
