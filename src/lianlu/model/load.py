@@ -6,6 +6,7 @@ right shape and nothing else may be: a checkpoint that does not fit is refused w
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,10 +78,11 @@ def _cast(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 def is_gguf(path: Path) -> bool:
     """Whether `path` is to be read as a GGUF file: by its name or by its first bytes."""
-    if not path.is_file():
-        return path.suffix == ".gguf"
-    with open(path, "rb") as file:
-        return path.suffix == ".gguf" or file.read(4) == gguf.MAGIC
+    if path.suffix == ".gguf":
+        return not path.is_dir()
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        return file.read(4) == gguf.MAGIC
+    return False
 
 
 def _open_folder(path: Path) -> Source:

@@ -9,7 +9,7 @@ from lianlu.core.errors import DataError
 from lianlu.kernels.attention import PackedCausal
 from lianlu.model.config import preset
 from lianlu.model.decoder import Decoder, build_model
-from lianlu.model.load import load_model, read_config
+from lianlu.model.load import is_gguf, load_model, read_config
 from lianlu.model.save import save_model
 
 torch.set_num_threads(1)
@@ -128,3 +128,13 @@ def test_foreign_quantisation_is_refused(saved: Path) -> None:
     change_config(saved, quantization_config={"quant_method": "awq"})
     with pytest.raises(DataError, match="awq"):
         load_model(saved)
+
+
+def test_what_counts_as_gguf(tmp_path: Path, saved: Path) -> None:
+    """By name, or by the first bytes of a file of another name; a folder never."""
+    (tmp_path / "model").write_bytes(b"GGUF")
+    (tmp_path / "folder.gguf").mkdir()
+    found = [is_gguf(tmp_path / name) for name in ("absent.gguf", "model", "folder.gguf", "config.json", "absent")]
+    assert found == [True, True, False, False, False]
+    with pytest.raises(DataError, match="config"):
+        load_model(saved / WEIGHTS)
