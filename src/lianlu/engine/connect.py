@@ -51,6 +51,7 @@ def open_engine(
     """Load weights, adapter and tokenizer of the model at `target` and build an engine. Raises: DataError, ConfigError."""
     from lianlu.engine.engine import Engine, EngineConfig
     from lianlu.model.load import load_model
+    from lianlu.model.packed import pack_linears
     from lianlu.tokenizer.tokenizer import Tokenizer
 
     path = Path(target)
@@ -64,6 +65,7 @@ def open_engine(
 
         load_adapter(model, Path(adapter))
         merge_adapter(model)
+    pack_linears(model)
     return Engine(model, tokenizer, config)
 
 

@@ -20,7 +20,7 @@ from lianlu.core.config import Config
 from lianlu.core.errors import ConfigError, EngineError, RequestError
 from lianlu.engine.blocks import BlockPool
 from lianlu.engine.limits import check_ids, check_request, longest_sequence, pool_tokens
-from lianlu.engine.output import Output, TokenTexts
+from lianlu.engine.output import Live, Output, TokenTexts
 from lianlu.engine.runner import Runner
 from lianlu.engine.scheduler import Chunk, Scheduler
 from lianlu.engine.scoring import Target, score_tokens
@@ -75,15 +75,6 @@ class Stats:
     cached_blocks: int = 0
 
 
-@dataclass(slots=True, eq=False)
-class _Live:
-    """A live request: its sequence, its text, and the seed of its draws."""
-
-    sequence: Sequence
-    output: Output
-    seed: int
-
-
 class Engine:
     """Continuous batching of one model over paged keys and values."""
 
@@ -101,7 +92,7 @@ class Engine:
         self.scheduler = self._new_scheduler()
         self.max_len = min(longest_sequence(model.config), num_blocks * size)
         self._eos_ids = frozenset(tokenizer.eos_ids) | frozenset(model.config.eos_token_ids)
-        self._live: dict[int, _Live] = {}
+        self._live: dict[int, Live] = {}
         self._news: list[Event] = []
         self._next_id = 0
         self._texts = TokenTexts(tokenizer)
@@ -133,7 +124,7 @@ class Engine:
             return number
         sequence = Sequence(number, request, min(len(request.prompt) + wanted.max_tokens, self.max_len), self._root(request))
         output = Output(self.tokenizer.stream(), wanted.stop)
-        self._live[number] = _Live(sequence, output, secrets.randbits(63) if wanted.seed is None else wanted.seed)
+        self._live[number] = Live(sequence, output, secrets.randbits(63) if wanted.seed is None else wanted.seed)
         self.scheduler.add(sequence)
         return number
 
@@ -171,14 +162,14 @@ class Engine:
         ids_N, sound_N = sampling.greedy(logits_NV)
         drawn = [row for row, live in enumerate(lives) if live.sequence.request.sampling.temperature > 0]
         if drawn:
-            ids_N[drawn] = sampling.sample(logits_NV[drawn], [_draw(lives[row]) for row in drawn])
+            ids_N[drawn] = sampling.sample(logits_NV[drawn], [lives[row].draw() for row in drawn])
         logprobs = self._logprobs(logits_NV, ids_N, lives)
         return [
             self._go_on(live, token, logprobs.get(row, ())) if sound else self._give_up(live)
             for row, (live, token, sound) in enumerate(zip(lives, ids_N.tolist(), sound_N.tolist(), strict=True))
         ]
 
-    def _logprobs(self, logits_NV: Tensor, ids_N: Tensor, lives: ReadSequence[_Live]) -> dict[int, tuple[TokenLogprob, ...]]:
+    def _logprobs(self, logits_NV: Tensor, ids_N: Tensor, lives: ReadSequence[Live]) -> dict[int, tuple[TokenLogprob, ...]]:
         """By row, for the rows that want them."""
         wanted = {row: count for row, live in enumerate(lives) if (count := live.sequence.request.sampling.logprobs) is not None}
         if not wanted:
@@ -192,7 +183,7 @@ class Engine:
             for row, token, own, ids, values in found
         }
 
-    def _go_on(self, live: _Live, token: int, logprobs: tuple[TokenLogprob, ...]) -> Event:
+    def _go_on(self, live: Live, token: int, logprobs: tuple[TokenLogprob, ...]) -> Event:
         """Take in a chosen token: text, and whether it is the last."""
         sequence = live.sequence
         sequence.tokens.append(token)
@@ -212,13 +203,13 @@ class Engine:
             self._finish(live)
         return _event(sequence, text, (token,), logprobs, reason)
 
-    def _finish(self, live: _Live) -> None:
+    def _finish(self, live: Live) -> None:
         del self._live[live.sequence.id]
         self.scheduler.end(live.sequence, State.FINISHED)
         self._num_finished += 1
         self._cached_tokens += live.sequence.num_cached
 
-    def _give_up(self, live: _Live) -> Event:
+    def _give_up(self, live: Live) -> Event:
         """Fail one request; nothing that was computed for it is left."""
         del self._live[live.sequence.id]
         self.runner.wipe(self.scheduler.expel(live.sequence))
@@ -301,9 +292,3 @@ def _event(
         cached_tokens=sequence.num_cached,
         error=error,
     )
-
-
-def _draw(live: _Live) -> sampling.Draw:
-    wanted = live.sequence.request.sampling
-    place = live.sequence.num_generated
-    return sampling.Draw(wanted.temperature, wanted.top_k, wanted.top_p, sampling.uniform(live.seed, place))

@@ -84,10 +84,12 @@ class LocalClient:
 
     def _run(self, requests: Iterator[Request]) -> list[Event]:
         """The whole news of each request, in order; a window of them is under way at any time."""
+        config = self._engine.engine.config
+        width = min(IN_FLIGHT, config.max_running + config.max_queued)
         window: deque[Handle] = deque()
         done: list[Event] = []
         try:
-            window.extend(map(self._engine.submit, islice(requests, IN_FLIGHT)))
+            window.extend(map(self._engine.submit, islice(requests, width)))
             while window:
                 done.append(_checked(window[0].result()))
                 window.popleft()

@@ -7,9 +7,12 @@ become a stop string is held back, and nothing of a stop string is ever shown.
 from __future__ import annotations
 
 from collections.abc import Sequence as ReadSequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from lianlu.client.base import TokenLogprob
+from lianlu.engine.sequence import Sequence
+from lianlu.kernels.sampling import Draw, uniform
 from lianlu.tokenizer.tokenizer import Tokenizer
 
 
@@ -59,6 +62,20 @@ def _overlap(text: str, stop: str) -> int:
         if text.endswith(stop[:size]):
             return size
     return 0
+
+
+@dataclass(slots=True, eq=False)
+class Live:
+    """A live request: its sequence, its text, and the seed of its draws."""
+
+    sequence: Sequence
+    output: Output
+    seed: int
+
+    def draw(self) -> Draw:
+        """How its next token is drawn."""
+        wanted = self.sequence.request.sampling
+        return Draw(wanted.temperature, wanted.top_k, wanted.top_p, uniform(self.seed, self.sequence.num_generated))
 
 
 class TokenTexts:

@@ -173,9 +173,9 @@ def _merge_splits(o_NGQK: Tensor, lse_NGQ: Tensor, plan: DecodePlan) -> Tensor:
     if plan.split_of_row is None or plan.absent is None:
         return o_NGQK
     order_N, (most, num_rows) = plan.split_of_row.flatten(), plan.split_of_row.shape
-    lse_MBGQ = lse_NGQ.index_select(0, order_N).unflatten(0, (most, num_rows)) + plan.absent
+    lse_MBGQ = lse_NGQ.index_select(0, order_N).view(most, num_rows, *lse_NGQ.shape[1:]) + plan.absent
     weight_MBGQ1 = _weights(lse_MBGQ)[..., None]
-    o_MBGQK = o_NGQK.float().index_select(0, order_N).unflatten(0, (most, num_rows))
+    o_MBGQK = o_NGQK.float().index_select(0, order_N).view(most, num_rows, *o_NGQK.shape[1:])
     total_BGQK = o_MBGQK[0] * weight_MBGQ1[0]
     for index in range(1, most):
         total_BGQK.addcmul_(o_MBGQK[index], weight_MBGQ1[index])

@@ -3,7 +3,8 @@
 A token is drawn by one number in [0, 1) that is a hash of the request's seed and of the token's place in the reply. So a
 seed gives the same reply whatever else is sampled in the same call, and nothing has to be remembered to continue after
 a preemption. Order as in transformers: temperature, then top-k, then top-p over what top-k left. Log-probabilities are
-those of the model, before temperature and cuts.
+those of the model, before temperature and cuts. A row's numbers do not depend on the number of rows: PyTorch's softmax keeps to
+that, its sums do not (the sum of a single long row is split among threads).
 
 Shapes: N rows, V vocab_size, C candidates of a row, A alternatives.
 """
@@ -69,8 +70,8 @@ def _sample_alike(logits_NV: Tensor, draws: Sequence[Draw], top_k: int, nucleus:
 
 def _nucleus(scaled_NV: Tensor, draws: Sequence[Draw]) -> Tensor:
     """Top-p over the whole vocabulary; sorts no more of it than needed."""
-    best_NC, ids_NC = scaled_NV.topk(min(NUCLEUS, scaled_NV.shape[1]), dim=-1)
-    p_NC = (best_NC - scaled_NV.logsumexp(-1, keepdim=True)).exp()
+    ids_NC = scaled_NV.topk(min(NUCLEUS, scaled_NV.shape[1]), dim=-1).indices
+    p_NC = scaled_NV.softmax(-1).gather(1, ids_NC)
     ids_N = ids_NC.gather(1, _cut(p_NC, draws)[:, None])[:, 0]
     mass_N = p_NC.double().sum(-1).tolist()
     short = [row for row, draw in enumerate(draws) if mass_N[row] < draw.top_p and p_NC.shape[1] < scaled_NV.shape[1]]
@@ -102,13 +103,13 @@ def _column(values: Sequence[float], like: Tensor) -> Tensor:
 
 def logprobs(logits_NV: Tensor, ids_N: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probability (nats, fp32) of the given id of each row, and whether it is the most likely one."""
-    wide_NV = logits_NV.float()
-    own_N = wide_NV.gather(1, ids_N[:, None])[:, 0] - wide_NV.logsumexp(-1)
-    return own_N, wide_NV.argmax(-1) == ids_N
+    own_N = logits_NV.float().log_softmax(-1).gather(1, ids_N[:, None])[:, 0]
+    return own_N, logits_NV.argmax(-1) == ids_N
 
 
 def alternatives(logits_NV: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` most likely ids of each row, falling, and their log-probabilities."""
-    wide_NV = logits_NV.float()
-    best_NA, ids_NA = wide_NV.topk(min(count, wide_NV.shape[1]), dim=-1)
-    return ids_NA, best_NA - wide_NV.logsumexp(-1, keepdim=True)
+    if count == 0:
+        return torch.empty(len(logits_NV), 0, dtype=torch.int64), torch.empty(len(logits_NV), 0)
+    ids_NA = logits_NV.topk(min(count, logits_NV.shape[1]), dim=-1).indices
+    return ids_NA, logits_NV.float().log_softmax(-1).gather(1, ids_NA)

@@ -131,3 +131,21 @@ def test_logprobs_and_alternatives() -> None:
     assert torch.allclose(top.double(), exact.topk(4).values, atol=1e-6)
     assert sampling.alternatives(logits, 0)[0].shape == (3, 0)
     assert sampling.alternatives(logits, 99)[0].shape == (3, 9)
+
+
+def test_threads_do_not_split_a_single_long_row() -> None:
+    logits = torch.randn(3, 70_000, generator=torch.Generator().manual_seed(5)) * 5
+    ids = torch.tensor([1, 2, 3])
+    draws = [Draw(1.0, 0, top_p, 0.7) for top_p in (1.0, 0.5, 0.999)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        own, top = sampling.logprobs(logits, ids)[0], sampling.alternatives(logits, 5)[1]
+        drawn = sampling.sample(logits, draws)
+        for row in range(3):
+            one = slice(row, row + 1)
+            assert torch.equal(sampling.logprobs(logits[one], ids[one])[0], own[one])
+            assert torch.equal(sampling.alternatives(logits[one], 5)[1], top[one])
+            assert torch.equal(sampling.sample(logits[one], draws[one]), drawn[one])
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,68 @@
+"""The runner: memory that is taken only when it is used, logits for the rows that sample, blocks that can be wiped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lianlu.engine.runner import Runner, kv_bytes_per_token
+from lianlu.engine.scheduler import Chunk
+from lianlu.engine.sequence import Request, Sequence
+from lianlu.kernels.attention import PackedCausal
+
+
+def sequence(prompt: range, blocks: list[int]) -> Sequence:
+    made = Sequence(0, Request(tuple(prompt)), 100)
+    made.blocks = blocks
+    return made
+
+
+def dense(model: Any, ids: list[int]) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(torch.tensor(ids), torch.arange(len(ids)), PackedCausal([0, len(ids)]))[-1]
+
+
+def test_logits_come_in_the_order_of_the_chunks_that_sample(lab: Any) -> None:
+    runner = Runner(lab.model, num_blocks=12, block_size=8, max_batch_tokens=64)
+    long, short, unfinished = sequence(range(1, 20), [7, 2, 5]), sequence(range(30, 33), [0]), sequence(range(40, 60), [9, 10, 3])
+    logits = runner.step([Chunk(long, 0, 19, True), Chunk(unfinished, 0, 16, False), Chunk(short, 0, 3, True)])
+    assert logits.shape == (2, lab.vocab)
+    assert torch.allclose(logits[0], dense(lab.model, list(range(1, 20))), atol=1e-5)
+    assert torch.allclose(logits[1], dense(lab.model, [30, 31, 32]), atol=1e-5)
+    short.tokens.append(33)
+    both = runner.step([Chunk(unfinished, 16, 20, True), Chunk(short, 3, 4, True)])
+    assert torch.allclose(both[0], dense(lab.model, list(range(40, 60))), atol=1e-5)
+    assert torch.allclose(both[1], dense(lab.model, [30, 31, 32, 33]), atol=1e-5)
+
+
+def test_a_step_without_a_last_token_computes_no_logits(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = Runner(lab.model, num_blocks=4, block_size=8, max_batch_tokens=64)
+    monkeypatch.setattr(lab.model, "head", None)
+    assert runner.step([Chunk(sequence(range(1, 20), [0, 1, 2]), 0, 8, False)]).shape == (0, lab.vocab)
+
+
+def test_wiping_touches_the_named_blocks_only(lab: Any) -> None:
+    runner = Runner(lab.model, num_blocks=4, block_size=8, max_batch_tokens=64)
+    runner.step([Chunk(sequence(range(1, 25), [0, 1, 2]), 0, 24, True)])
+    runner.wipe([1])
+    for layer in runner._cache:
+        filled = [bool(layer[:, block].any()) for block in range(5)]
+        assert filled == [True, False, True, False, False]
+    runner.clear()
+    assert not any(layer.any() for layer in runner._cache)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="reads the memory of the process from Linux")
+def test_memory_is_taken_when_it_is_used(lab: Any) -> None:
+    def resident_bytes() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    per_token = kv_bytes_per_token(lab.model)
+    assert per_token == 2 * 2 * 2 * 8 * 4
+    before = resident_bytes()
+    runner = Runner(lab.model, num_blocks=1_000_000_000 // per_token // 32, block_size=32, max_batch_tokens=64)
+    assert sum(layer.numel() * 4 for layer in runner._cache) > 900_000_000
+    assert resident_bytes() - before < 50_000_000
