@@ -22,8 +22,8 @@ def test_every_step_is_made_and_the_report_written(chain: Chain) -> None:
     for anchor in ("lineage", "data", "training", "scores", "quality", "agent"):
         assert f'id="{anchor}"' in page
     store = Store(chain.home)
-    assert len(store.list()) == len(chain.digests()) == 14
-    assert [damaged_files(artifact) for artifact in store.list()] == [[]] * 14
+    assert len(store.list()) == len(chain.digests()) == 13
+    assert [damaged_files(artifact) for artifact in store.list()] == [[]] * 13
 
 
 def test_nothing_of_the_users_folder_vanishes(chain: Chain) -> None:
@@ -45,7 +45,7 @@ def test_second_run_does_nothing_but_say_so(chain: Chain) -> None:
     before = chain.digests()
     done = chain.call("run", *chain.words)
     assert done.returncode == 0
-    assert "nothing to do: all 14 steps are there" in done.stderr
+    assert "nothing to do: all 13 steps are there" in done.stderr
     assert chain.digests() == before
 
 
@@ -62,7 +62,7 @@ def test_a_changed_agent_reruns_alone(chain: Chain) -> None:
     before = {artifact.id for artifact in Store(chain.home).list()}
     done = chain.call("run", *chain.words, 'steps.agent.tasks=["What is 3 + 3?"]')
     assert done.returncode == 0, done.stderr
-    assert "1 of 14 steps made" in done.stderr
+    assert "1 of 13 steps made" in done.stderr
     assert len({artifact.id for artifact in Store(chain.home).list()} - before) == 1
     assert chain.call("run", *chain.words).returncode == 0
 
