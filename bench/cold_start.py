@@ -31,7 +31,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 folder, file = {folder!r}, {file!r}
 tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
 model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file)
-inputs = tokenizer.apply_chat_template([dict(role="user", content="Hi")], add_generation_prompt=True, return_tensors="pt", return_dict=True)
+messages = [dict(role="user", content="Hi")]
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
 print(model.generate(**inputs, max_new_tokens=1, do_sample=False).shape)
 """
 

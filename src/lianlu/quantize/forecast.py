@@ -6,7 +6,6 @@ from lianlu.core.errors import LianluError
 from lianlu.core.machine import num_cores
 from lianlu.core.stage import Estimate
 from lianlu.model.config import num_parameters
-from lianlu.model.load import read_config
 
 USUAL_PARAMETERS = 135_000_000
 BYTES_PER_S = 300e6
@@ -16,6 +15,8 @@ RUNTIME_BYTES = 400_000_000
 
 def rewrite_forecast(model: str, passes: float, tokens: int) -> Estimate:
     """Seconds and peak memory of `passes` over the weights in fp32 and a forward pass of `tokens` tokens, done twice."""
+    from lianlu.model.load import read_config
+
     try:
         parameters = num_parameters(read_config(model))
     except (LianluError, OSError, ValueError):
