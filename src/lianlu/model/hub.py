@@ -43,7 +43,7 @@ def local_snapshot(name: str) -> Path | None:
 def pull_snapshot(name: str) -> Path:
     """Fetch a hub id. Raises: DataError when the hub cannot be reached, does not know it, or has no safetensors of it."""
     from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     repo, _, revision = name.partition("@")
     cache = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
