@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import os
 import platform
 import resource
@@ -53,6 +55,13 @@ def describe_device() -> str:
     """One line that says where a step ran."""
     gpus = gpu_names()
     return f"{cpu_name()}, {num_cores()} cores" + (f"; {', '.join(gpus)}" if gpus else "")
+
+
+def release_memory() -> None:
+    """Give memory that is no longer used back to the system, so that one step does not carry the weight of the last."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def reset_peak_memory() -> None:

@@ -57,6 +57,7 @@ def run_step(step: Step, store: Store, done: dict[str, Artifact], label: str = "
 def _make(step: Step, resolved: Resolved, store: Store) -> Artifact:
     out = Output(store.work(resolved.artifact_id))
     started, began = now(), time.monotonic()
+    machine.release_memory()
     machine.reset_peak_memory()
     step.stage.function("run")(resolved.config, out)
     draft: dict[str, Any] = {

@@ -1,9 +1,10 @@
 """The order in which pretraining sees its documents: one endless stream, a pure function of seed and position.
 
-Documents are shuffled anew in every epoch and laid end to end; step s takes the next `batch_tokens` of that stream, so a
-step number is all that has to be remembered. Every token of a document is a target exactly once an epoch: the input of
-its first token is the end-of-text token, as in generation. A document longer than `max_segment` is cut, and so is the one
-at the end of a batch; the rest follows as a segment of its own, whose first input is the token before the cut.
+Documents are cut into pieces of at most `max_segment` tokens; the pieces are shuffled anew in every epoch and laid end to
+end. Step s takes the next `batch_tokens` of that stream, so a step number is all that has to be remembered. Shuffling pieces
+rather than documents matters: a long document would otherwise fill many batches in a row. Every token of a document is a
+target exactly once an epoch: the input of its first token is the end-of-text token, as in generation, that of any other the
+token before it. The piece at the end of a batch is cut, and the rest of it begins the next one.
 """
 
 from __future__ import annotations
@@ -22,15 +23,18 @@ HELD_OUT_KEY = 0x6C696E6B
 
 
 class DocumentStream:
-    """An endless shuffled stream over the documents of a shard."""
+    """An endless shuffled stream over the documents of a shard (16 bytes of memory for each `max_segment` tokens)."""
 
     def __init__(self, shard: TokenShard, separator: int, seed: int, max_segment: int) -> None:
+        lengths = np.diff(shard.offsets)
+        counts = -(-lengths // max_segment)
+        self._documents = np.repeat(np.arange(len(lengths)), counts)
+        self._starts = (np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)) * max_segment
+        self._lengths = np.minimum(lengths[self._documents] - self._starts, max_segment)
         self._tokens = shard.tokens
         self._offsets = shard.offsets
-        self._lengths = np.diff(shard.offsets)
         self._separator = separator
         self._seed = seed
-        self._max_segment = max_segment
         self.num_tokens = int(shard.offsets[-1])
         self._order = lru_cache(maxsize=2)(self._shuffled)
 
@@ -41,19 +45,17 @@ class DocumentStream:
             epoch, position = divmod(start, self.num_tokens)
             order, ends = self._order(epoch)
             at = int(np.searchsorted(ends, position, side="right"))
-            document = int(order[at])
-            done = int(self._lengths[document]) - (int(ends[at]) - position)
-            take = min(int(ends[at]) - position, num_tokens, self._max_segment - done % self._max_segment)
-            found.append(self._piece(document, done, done + take))
+            piece, left = int(order[at]), int(ends[at]) - position
+            begin = int(self._starts[piece] + self._lengths[piece]) - left
+            take = min(left, num_tokens)
+            base = int(self._offsets[self._documents[piece]])
+            found.append(document_piece(self._tokens, base, (begin, begin + take), self._separator))
             start, num_tokens = start + take, num_tokens - take
         return found
 
     def _shuffled(self, epoch: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         order = np.random.Generator(np.random.Philox(key=[self._seed, epoch])).permutation(len(self._lengths))
         return order, np.cumsum(self._lengths[order])
-
-    def _piece(self, document: int, start: int, end: int) -> Segment:
-        return document_piece(self._tokens, int(self._offsets[document]), (start, end), self._separator)
 
 
 def document_piece(tokens: npt.NDArray[Any], base: int, span: tuple[int, int], separator: int) -> Segment:
