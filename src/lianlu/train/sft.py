@@ -79,7 +79,7 @@ class SftConfig(TrainConfig):
     """What happens to a longer one: its end is cut off, or it is left out."""
     held_out: float = Field(default=0.05, gt=0, lt=1)
     """Share held out of a single .jsonl file."""
-    held_out_tokens: int = Field(default=16_384, gt=0)
+    held_out_tokens: int = Field(default=8192, gt=0)
     """Held-out tokens to evaluate on, at most."""
     num_samples: int = Field(default=2, ge=0)
     """Held-out questions answered as text samples."""
