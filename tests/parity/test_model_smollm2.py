@@ -10,11 +10,12 @@ import transformers
 from lianlu.kernels.attention import PackedCausal
 from lianlu.model.decoder import Decoder
 from lianlu.model.load import load_model, read_config
+from lianlu.tokenizer.tokenizer import Tokenizer
 
 torch.set_num_threads(1)
 transformers.utils.logging.disable_progress_bar()
 
-NUM_NEW = 24
+NUM_NEW = 16
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +30,8 @@ def theirs(smollm2: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def prompt(smollm2: Path) -> torch.Tensor:
-    tokenizer = transformers.AutoTokenizer.from_pretrained(smollm2.parent, gguf_file=smollm2.name)
     text = "<|im_start|>user\nWhat is the capital of France, and what is it known for?<|im_end|>\n<|im_start|>assistant\n"
-    return torch.tensor(tokenizer(text)["input_ids"])
+    return torch.tensor(Tokenizer.load(smollm2).encode(text, specials=True))
 
 
 def test_weights_are_equal_to_the_bit(ours: Decoder, theirs: Any) -> None:
