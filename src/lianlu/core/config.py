@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from lianlu.core.errors import ConfigError
 
@@ -30,6 +30,19 @@ class Config(BaseModel):
     """Base of every configuration: frozen, strict about keys, field docstrings are the help."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_default_kind(cls, table: Any) -> Any:
+        """A union written without its `kind` is of the default kind, so that `tune.rank=8` alone is enough."""
+        if not isinstance(table, Mapping):
+            return table
+        filled = dict(table)
+        for name, field in cls.model_fields.items():
+            default, given = field.default, table.get(name)
+            if isinstance(given, Mapping) and "kind" not in given and isinstance(default, Config) and hasattr(default, "kind"):
+                filled[name] = {"kind": default.kind, **given}
+        return filled
 
 
 @dataclass(frozen=True)

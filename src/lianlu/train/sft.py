@@ -90,6 +90,11 @@ class SftConfig(TrainConfig):
     schedule: Schedule = CosineSchedule(warmup=0.05)
     """How the learning rate moves."""
 
+    @property
+    def artifact_kind(self) -> str:
+        """LoRA makes an adapter, full tuning a checkpoint."""
+        return "checkpoint" if self.tune.kind == "full" else "adapter"
+
 
 def estimate(config: SftConfig) -> Estimate:
     """A forecast from the model and the size of the data, as far as they are there."""

@@ -91,6 +91,12 @@ def test_changing_the_kind_drops_the_fields_of_the_other() -> None:
     assert validate(Example, table).tune == Lora(rank=2)
 
 
+def test_a_union_without_its_kind_is_of_the_default_kind() -> None:
+    assert validate(Example, with_overrides({"data": "d"}, ["tune.rank=2"])).tune == Lora(rank=2)
+    with pytest.raises(ConfigError, match="did you mean rank"):
+        validate(Example, with_overrides({"data": "d"}, ["tune.rnk=2"]))
+
+
 def test_input_fields_are_found_through_lists_and_options() -> None:
     assert {name: mark.kinds for name, mark in input_fields(Example).items()} == {
         "data": ("documents",),

@@ -61,3 +61,10 @@ class TestRecipe:
         recipe = load_recipe(path, ["steps.read.source=other", "steps.read.suffix=!"])
         assert recipe.name == "my"
         assert recipe.steps[0].config.model_dump() == {"source": "other", "suffix": "!"}
+
+    def test_what_a_step_makes_may_depend_on_its_configuration(self) -> None:
+        sft = {"model": "smollm2-135m-instruct", "data": "x.jsonl"}
+        merge = {"model": "smollm2-135m-instruct", "adapter": "@sft"}
+        assert build_recipe("r", {"steps": {"sft": sft, "merge": merge}}).steps[0].kind == "adapter"
+        with pytest.raises(ConfigError, match="'@sft' is a checkpoint"):
+            build_recipe("r", {"steps": {"sft": {**sft, "tune": {"kind": "full"}}, "merge": merge}})
