@@ -54,7 +54,7 @@ def test_one_field_changes_that_step_and_what_depends_on_it(chain: Chain) -> Non
     changed = chain.states("steps.merge.adapter=@sft", "steps.sft.seed=9")
     wanted = {"sft", "merge", "quantize", "eval-tuned", "eval-int8", "compare", "agent"}
     assert {step for step, state in changed.items() if state == "run"} == wanted
-    changed = chain.states("steps.pretrain.optim.lr=2e-3")
+    changed = chain.states("steps.pretrain.optim.lr=3e-3")
     assert {step for step, state in changed.items() if state == "run"} == {"pretrain"}
 
 
