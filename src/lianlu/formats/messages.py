@@ -71,7 +71,7 @@ def write_conversations(path: Path, conversations: Iterable[Conversation]) -> in
 
 
 def read_conversations(path: Path) -> Iterator[Conversation]:
-    """Read conversations; a header line is optional. Raises: DataError that names file and line."""
+    """Read conversations; a header line and ids are optional. Raises: DataError that names file and line."""
     try:
         with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
@@ -89,10 +89,16 @@ def _parse_line(path: Path, number: int, line: str) -> Conversation | None:
         if number == 1 and isinstance(raw, dict) and raw.get("lianlu"):
             _check_header(path, raw)
             return None
+        if isinstance(raw, dict):
+            raw.setdefault("id", f"line-{number}")
         return Conversation.model_validate(raw)
-    except (ValueError, ValidationError) as error:
-        first = str(error).splitlines()[0]
-        raise DataError(f"{path}, line {number}: not a conversation: {first}", hint="docs/formats.md shows the shape") from error
+    except ValidationError as error:
+        detail = error.errors()[0]
+        where = ".".join(str(part) for part in detail["loc"])
+        what = f"{where}: {detail['msg']}" if where else detail["msg"]
+        raise DataError(f"{path}, line {number}: not a conversation: {what}", hint="docs/formats.md shows the shape") from error
+    except ValueError as error:
+        raise DataError(f"{path}, line {number}: not JSON: {error}", hint="docs/formats.md shows the shape") from error
 
 
 def _check_header(path: Path, header: dict[str, Any]) -> None:

@@ -50,13 +50,22 @@ def test_header_is_optional_and_checked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["{", "[]", '{"id": "1"}', '{"id": "1", "messages": []}', '{"id":"1","messages":[{"role":"king"}]}']
+    "line", ["{", "[]", "3", '{"id": "1"}', '{"id": "1", "messages": []}', '{"id":"1","messages":[{"role":"king"}]}']
 )
 def test_a_wrong_line_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"id": "0", "messages": [{"role": "user"}]}\n' + line + "\n")
     with pytest.raises(DataError, match="line 2"):
         list(read_conversations(path))
+
+
+def test_ids_are_made_up_and_the_wrong_field_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"messages": [{"role": "user", "content": "hi"}]}\n{"messages": [{"role": "user", "contents": "hi"}]}\n')
+    found = read_conversations(path)
+    assert next(found).id == "line-1"
+    with pytest.raises(DataError, match=r"line 2: not a conversation: messages\.0\.contents"):
+        next(found)
 
 
 def test_missing_and_binary_files_are_explained(tmp_path: Path) -> None:
