@@ -2,8 +2,8 @@
 
 import os
 
-# Waiting OpenMP threads spin for milliseconds by default, which costs a factor of ten where another process wants the core,
-# and gains nothing where none does. Read when torch is loaded.
-os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+# Waiting OpenMP threads spin for milliseconds by default, which costs a factor of ten where another process wants the core;
+# a tenth of that is as fast alone (docs/log.md). Read when torch is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 __version__ = "0.1.0"
