@@ -5,8 +5,8 @@ gradients of hidden states and weight at once, so that the backward pass only sc
 `hidden` (bf16 under autocast), softmax, losses and the gradient of the weight are fp32. Rows without a target are dropped
 before the output layer, not multiplied by zero.
 
-PyTorch's own `linear_cross_entropy` (2.13) gives the same numbers in fp32, but its blocked path was measured at 2 to 4
-times the time of the plain one on this kind of CPU in bf16, so it is not used.
+PyTorch's own `linear_cross_entropy` (2.13) gives the same numbers in fp32, but its blocked path was slower than the plain one
+in every bf16 case tried on a CPU, so it is not used.
 
 Shapes: T tokens, N tokens with a target, C rows of a block, D hidden_size, V vocab_size.
 """
