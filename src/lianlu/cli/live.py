@@ -51,7 +51,11 @@ def chat(model: Model, adapter: AdapterOption = None, precision: Precision = "au
     from lianlu.apps.chat.terminal import chat as talk
     from lianlu.engine.connect import connect
 
-    talk(connect(_target(model), adapter=_local(adapter), precision=precision))
+    client = connect(_target(model), adapter=_local(adapter), precision=precision)
+    try:
+        talk(client)
+    finally:
+        client.close()
 
 
 def agent(

@@ -133,6 +133,11 @@ def _explain(cls: type[Config], detail: Any, where: str) -> str:
         known = _siblings(cls, path[:-1])
         near = difflib.get_close_matches(path[-1], known, n=1)
         return f"unknown field {name}" + (f"; did you mean {near[0]}?" if near else "")
+    if detail["type"] == "union_tag_invalid":
+        known = [tag.strip(" '") for tag in detail["ctx"]["expected_tags"].split(",")]
+        near = difflib.get_close_matches(detail["ctx"]["tag"], known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"{name}.kind: there is no {detail['ctx']['tag']}, only {', '.join(known)}{hint}"
     if detail["type"] == "missing":
         return f"{name} is required"
     return f"{name}: {detail['msg'][0].lower()}{detail['msg'][1:]} (got {_short(detail.get('input'))})"

@@ -97,6 +97,11 @@ def test_a_union_without_its_kind_is_of_the_default_kind() -> None:
         validate(Example, with_overrides({"data": "d"}, ["tune.rnk=2"]))
 
 
+def test_an_unknown_kind_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"steps.sft.tune.kind: there is no lor, only lora, full; did you mean lora\?"):
+        validate(Example, with_overrides({"data": "d"}, ["tune.kind=lor"]), where="steps.sft")
+
+
 def test_input_fields_are_found_through_lists_and_options() -> None:
     assert {name: mark.kinds for name, mark in input_fields(Example).items()} == {
         "data": ("documents",),
