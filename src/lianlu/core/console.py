@@ -69,11 +69,6 @@ def is_terminal() -> bool:
     return _err.is_terminal
 
 
-def width() -> int:
-    """Columns of the terminal (80 if unknown)."""
-    return _out.width
-
-
 def format_value(value: Any) -> str:
     """A value for people: four significant digits for floats, thousands separators for integers."""
     if isinstance(value, bool) or value is None:
