@@ -23,8 +23,9 @@ import transformers
 
 from lianlu.client.base import Sampling
 from lianlu.core import machine
+from lianlu.engine.config import EngineConfig
 from lianlu.engine.connect import open_engine
-from lianlu.engine.engine import Engine, EngineConfig
+from lianlu.engine.engine import Engine
 from lianlu.engine.sequence import Request
 from lianlu.model.pull import pull
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from lianlu.client.base import ChatScoreRequest, Sampling, ScoreRequest
+from lianlu.engine.config import EngineConfig
 from lianlu.engine.connect import connect
-from lianlu.engine.engine import Engine, EngineConfig
+from lianlu.engine.engine import Engine
 from lianlu.engine.local import LocalClient
 from lianlu.engine.sequence import Event, Request
 from lianlu.formats.messages import Message

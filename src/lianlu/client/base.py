@@ -16,16 +16,38 @@ FinishReason = Literal["stop", "length", "tool_calls", "error"]
 
 
 @dataclass(frozen=True)
+class Constraint:
+    """What a reply has to look like; `source` is the text of a JSON Schema, a regular expression, or a Lark grammar.
+
+    The expression and the grammar describe the whole reply. Lark grammars are those of llguidance.
+    """
+
+    kind: Literal["json", "regex", "lark"]
+    source: str
+
+
+@dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen. `temperature=0` is greedy. `logprobs` asks for that many alternatives a token (None: none)."""
+    """How tokens are chosen. `temperature=0` is greedy. `logprobs` asks for that many alternatives a token (None: none).
+
+    Penalties: `presence_penalty` and `frequency_penalty` (-2..2) look at the tokens of the reply, `repetition_penalty` (> 0,
+    1 for none) at prompt and reply. `min_p` (0..1) drops what is less likely than that share of the most likely token.
+    `logit_bias` adds to the logits of token ids.
+    """
 
     max_tokens: int = 256
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int | None = None
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     import torch
 
     from lianlu.client.base import Client
-    from lianlu.engine.engine import Engine, EngineConfig
+    from lianlu.engine.config import EngineConfig
+    from lianlu.engine.engine import Engine
 
 Precision = Literal["float32", "bfloat16", "auto"]
 BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
@@ -49,7 +50,8 @@ def open_engine(
     config: EngineConfig | None = None,
 ) -> Engine:
     """Load weights, adapter and tokenizer of the model at `target` and build an engine. Raises: DataError, ConfigError."""
-    from lianlu.engine.engine import Engine, EngineConfig
+    from lianlu.engine.config import EngineConfig
+    from lianlu.engine.engine import Engine
     from lianlu.model.load import load_model
     from lianlu.model.packed import pack_linears
     from lianlu.tokenizer.tokenizer import Tokenizer

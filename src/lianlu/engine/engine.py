@@ -9,16 +9,14 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence as ReadSequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-from pydantic import Field, field_validator
 from torch import Tensor
 
 from lianlu.client.base import TokenLogprob
-from lianlu.core.config import Config
 from lianlu.core.errors import ConfigError, EngineError, RequestError
 from lianlu.engine.blocks import BlockPool
+from lianlu.engine.config import EngineConfig
 from lianlu.engine.limits import check_ids, check_request, longest_sequence, pool_tokens
 from lianlu.engine.output import Live, Output, TokenTexts
 from lianlu.engine.runner import Runner
@@ -26,36 +24,9 @@ from lianlu.engine.scheduler import Chunk, Scheduler
 from lianlu.engine.scoring import Target, score_tokens
 from lianlu.engine.sequence import Event, FinishReason, Request, Sequence, State
 from lianlu.kernels import sampling
-from lianlu.kernels.paged_attention import SPLIT
 from lianlu.model.config import DynamicScaling
 from lianlu.model.decoder import Decoder
 from lianlu.tokenizer.tokenizer import Tokenizer
-
-
-class EngineConfig(Config):
-    """How a model is run."""
-
-    dtype: Literal["float32", "bfloat16", "auto"] = "float32"
-    """Numbers the model computes in; auto: bfloat16 where the machine has instructions for it, else float32."""
-    max_tokens: int | None = Field(default=None, gt=0)
-    """Tokens whose keys and values are kept at one time, for all requests; None: what memory allows, within reason."""
-    block_size: int = Field(default=32, gt=0)
-    """Tokens per block of keys and values, a power of two up to 128."""
-    max_batch_tokens: int = Field(default=256, gt=0)
-    """Tokens computed in one step."""
-    max_running: int = Field(default=64, gt=0)
-    """Requests that are computed at one time."""
-    max_queued: int = Field(default=4096, ge=0)
-    """Requests that may wait; more are refused with status 429."""
-    prefix_cache: bool = True
-    """Reuse the keys and values of beginnings that were seen before."""
-
-    @field_validator("block_size")
-    @classmethod
-    def _divides(cls, value: int) -> int:
-        if SPLIT % value:
-            raise ValueError(f"must divide {SPLIT}")
-        return value
 
 
 @dataclass(frozen=True)
@@ -152,7 +123,7 @@ class Engine:
         logits_NV = self.runner.step(chunks)
         for chunk in chunks:
             self.scheduler.advance(chunk)
-        sampled = [chunk for chunk in chunks if chunk.samples]
+        sampled = [chunk for chunk in chunks if chunk.num_samples]
         return news + (self._choose(logits_NV, sampled) if sampled else [])
 
     @torch.inference_mode()

@@ -81,22 +81,22 @@ class Runner:
 
     @torch.inference_mode()
     def step(self, chunks: ReadSequence[Chunk]) -> Tensor:
-        """Compute the chunks; logits_NV of those that sample, in their order."""
+        """Compute the chunks; logits_NV of their sampling rows, chunk by chunk in the order given."""
         chunks_in_rows = sorted(chunks, key=lambda chunk: chunk.end - chunk.start > 1)
-        num_rows, sampling = self._stage(chunks_in_rows)
+        num_rows, ends = self._stage(chunks_in_rows)
         ids_T, positions_T, slots_T, lengths_T = self._staged[:, : round_up(num_rows, ROWS)].to(self.device)
         attend = _Attend(self._cache, slots_T[:num_rows], self._plan(chunks_in_rows), self._prompts(chunks_in_rows))
         h_TD = self.model.hidden(ids_T, positions_T, attend, lengths_T)
-        order = [sampling[id(chunk)] for chunk in chunks if chunk.samples]
+        order = [row for chunk in chunks for row in range(ends[id(chunk)] - chunk.num_samples, ends[id(chunk)])]
         if not order:
             return h_TD.new_empty(0, self.model.config.vocab_size)
         padded = order + [order[-1]] * (-len(order) % ROWS)
         return self.model.head(h_TD[padded])[: len(order)]
 
     def _stage(self, chunks: ReadSequence[Chunk]) -> tuple[int, dict[int, int]]:
-        """Fill the step tensors: ids, positions, slots, lengths. Number of rows, and the last row of each chunk that samples."""
+        """Fill the step tensors: ids, positions, slots, lengths. Number of rows, and the row behind each chunk's last."""
         ids, positions, slots, lengths = self._rows
-        row, last = 0, {}
+        row, ends = 0, {}
         size = self.block_size
         for chunk in chunks:
             sequence, end = chunk.sequence, row + chunk.end - chunk.start
@@ -105,16 +105,14 @@ class Runner:
                 slots[row] = sequence.blocks[chunk.start // size] * size + chunk.start % size
             else:
                 place = np.arange(chunk.start, chunk.end)
-                ids[row:end], positions[row:end], lengths[row:end] = sequence.tokens[chunk.start : chunk.end], place, place + 1
+                ids[row:end], positions[row:end], lengths[row:end] = sequence.span(chunk.start, chunk.end), place, place + 1
                 slots[row:end] = np.asarray(sequence.blocks)[place // size] * size + place % size
             np.maximum(lengths[row:end], sequence.num_prompt, out=lengths[row:end])
-            if chunk.samples:
-                last[id(chunk)] = end - 1
-            row = end
+            row = ends[id(chunk)] = end
         fill = round_up(row, ROWS)
         self._rows[:, row:fill] = 0
         lengths[row:fill] = 1
-        return row, last
+        return row, ends
 
     def _plan(self, chunks: ReadSequence[Chunk]) -> DecodePlan | None:
         decoding = [chunk for chunk in chunks if chunk.end - chunk.start == 1]

@@ -24,12 +24,16 @@ LOOK_AHEAD = 64
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Tokens `start:end` of a sequence, to be computed in one step; a chunk that `samples` gives the next token."""
+    """Tokens `start:end` of a sequence, to be computed in one step; its last `num_samples` rows each give a token.
+
+    A chunk that ends before the last known token gives none, one that ends with it gives the next token, and one that goes
+    on over proposed tokens gives the token after each of them as well.
+    """
 
     sequence: Sequence
     start: int
     end: int
-    samples: bool
+    num_samples: int
 
 
 class Scheduler:
@@ -208,4 +212,4 @@ class Scheduler:
 
 def _chunk(sequence: Sequence, count: int) -> Chunk:
     end = sequence.num_computed + count
-    return Chunk(sequence, sequence.num_computed, end, samples=end == len(sequence.tokens))
+    return Chunk(sequence, sequence.num_computed, end, num_samples=max(0, end + 1 - len(sequence.tokens)))

@@ -43,11 +43,47 @@ NEXT: dict[State, frozenset[State]] = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Token ids to continue, and how; `ignore_eos` goes on after an end token."""
+    """Token ids to continue, and how.
+
+    `adapter` names a loaded adapter ("": none). `session` names a conversation whose keys and values are kept ("": none).
+    Requests with different `salt` share no blocks. `deadline_s` is how long the first token may take, None: as the
+    engine's configuration says. `ignore_eos` goes on after an end token.
+    """
 
     prompt: tuple[int, ...]
     sampling: Sampling = field(default_factory=Sampling)
     ignore_eos: bool = False
+    adapter: str = ""
+    session: str = ""
+    salt: str = ""
+    deadline_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the time of one request went; seconds. `queued + prefill + preempted + decode = total`, but for rounding.
+
+    `prefill_s` runs from the first admission to the first token, `decode_s` from there to the end, without the time in
+    which the sequence was preempted. `computing_s` is the part of it in which steps ran that had this sequence in them,
+    `share_s` its share of those by tokens.
+    """
+
+    queued_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    preempted_s: float = 0.0
+    total_s: float = 0.0
+    computing_s: float = 0.0
+    share_s: float = 0.0
+    num_steps: int = 0
+    num_preempted: int = 0
+    num_drafted: int = 0
+    num_accepted: int = 0
+
+    @property
+    def first_token_s(self) -> float:
+        """From submission to the first token."""
+        return self.queued_s + self.prefill_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +92,7 @@ class Event:
 
     `text` is what may be shown now (text that might become a stop string is held back), so that the texts of all events
     make the reply. `token_ids` and `logprobs` are those chosen since the last event, end token included; `logprobs` is
-    empty unless asked for. `error` is set when `finish_reason` is "error".
+    empty unless asked for. `error` is set when `finish_reason` is "error". The last event carries `timings`.
     """
 
     request_id: int
@@ -68,6 +104,7 @@ class Event:
     completion_tokens: int = 0
     cached_tokens: int = 0
     error: LianluError | None = None
+    timings: Timings | None = None
 
     @staticmethod
     def joined(events: ReadSequence[Event]) -> Event:
@@ -97,6 +134,8 @@ class Sequence:
     root: bytes = b""
     """What the chained digests begin with: sequences with different roots share no blocks."""
     tokens: list[int] = field(init=False)
+    drafts: list[int] = field(default_factory=list)
+    """Tokens proposed to follow the known ones; computed with the last known token, then kept or dropped."""
     num_computed: int = 0
     num_cached: int = 0
     """Prompt tokens that were found in the prefix cache at first admission."""
@@ -122,6 +161,11 @@ class Sequence:
     def num_pending(self) -> int:
         """Known tokens that are not computed yet; 1 while decoding."""
         return len(self.tokens) - self.num_computed
+
+    def span(self, start: int, end: int) -> list[int]:
+        """Tokens `start:end`, the proposed ones after the known ones."""
+        known = self.tokens[start:end]
+        return known if end <= len(self.tokens) else known + self.drafts[: end - len(self.tokens)]
 
     @property
     def is_live(self) -> bool:

@@ -19,8 +19,8 @@ from pydantic import Field
 from lianlu.core import console
 from lianlu.core.config import Config
 from lianlu.engine.background import BackgroundEngine
+from lianlu.engine.config import EngineConfig
 from lianlu.engine.connect import Precision, open_engine
-from lianlu.engine.engine import EngineConfig
 from lianlu.serve.rest import app
 from lianlu.serve.service import Limits, Service
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from lianlu.engine.engine import Engine, EngineConfig
+from lianlu.engine.config import EngineConfig
+from lianlu.engine.engine import Engine
 from lianlu.engine.sequence import Event, Request
 from lianlu.model.config import ModelConfig
 from lianlu.model.decoder import Decoder, build_model

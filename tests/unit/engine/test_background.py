@@ -13,7 +13,7 @@ import pytest
 from lianlu.client.base import Sampling
 from lianlu.core.errors import EngineError, RequestError
 from lianlu.engine.background import BackgroundEngine
-from lianlu.engine.engine import EngineConfig
+from lianlu.engine.config import EngineConfig
 from lianlu.engine.sequence import Event, Request
 
 WAIT_S = 20

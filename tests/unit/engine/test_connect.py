@@ -12,8 +12,8 @@ from lianlu.client.base import ScoreRequest
 from lianlu.client.openai import OpenAIClient
 from lianlu.core import machine
 from lianlu.core.errors import DataError, RequestError
+from lianlu.engine.config import EngineConfig
 from lianlu.engine.connect import connect, open_engine, torch_dtype
-from lianlu.engine.engine import EngineConfig
 from lianlu.engine.local import LocalClient
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from lianlu.client.base import Sampling
 from lianlu.core.errors import ConfigError, EngineError, RequestError
-from lianlu.engine.engine import Engine, EngineConfig
+from lianlu.engine.config import EngineConfig
+from lianlu.engine.engine import Engine
 from lianlu.engine.sequence import Event, Request
 from lianlu.kernels.attention import PackedCausal
 from lianlu.model.config import DynamicScaling

@@ -31,7 +31,7 @@ def run(books: Scheduler, chunks: list[Chunk]) -> None:
     """Pretend to compute: advance, append a made-up token, end what is complete."""
     for chunk in chunks:
         books.advance(chunk)
-        if chunk.samples:
+        if chunk.num_samples:
             chunk.sequence.tokens.append(7 + len(chunk.sequence.tokens))
             if len(chunk.sequence.tokens) >= chunk.sequence.max_len:
                 books.end(chunk.sequence, State.FINISHED)
@@ -47,7 +47,7 @@ def test_a_long_prompt_goes_in_chunks_that_end_with_blocks() -> None:
     one = sequence(1, distinct(1, 23))
     books.add(one)
     seen = []
-    while not (chunks := books.plan())[-1].samples:
+    while not (chunks := books.plan())[-1].num_samples:
         seen += spans(chunks)
         run(books, chunks)
     assert [*seen, *spans(chunks)] == [(1, 0, 8), (1, 8, 16), (1, 16, 23)]
@@ -166,7 +166,7 @@ def test_the_newest_gives_way_and_comes_back_to_where_it_was() -> None:
         run(books, chunks)
     assert old.state is State.FINISHED or old.is_live
     assert seen[0].end == known
-    assert seen[0].samples
+    assert seen[0].num_samples
 
 
 def test_expelled_blocks_are_handed_back_for_wiping() -> None:
@@ -222,7 +222,7 @@ class Churn:
     def compute(self) -> None:
         for chunk in self.books.plan():
             self.books.advance(chunk)
-            if chunk.samples:
+            if chunk.num_samples:
                 chunk.sequence.tokens.append(self.rng.randrange(3))
                 if len(chunk.sequence.tokens) >= chunk.sequence.max_len:
                     self.books.end(chunk.sequence, State.FINISHED)
