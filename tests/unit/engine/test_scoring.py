@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -110,10 +109,3 @@ def test_alternatives(lab: Any) -> None:
 
 def test_nothing_to_score_is_nothing(lab: Any) -> None:
     assert score_group(lab.model, [Target((1, 2), 2), Target((1, 2, 3), 2)])[0] == TokenScores()
-
-
-@given(st.lists(st.integers(0, 2), max_size=6), st.lists(st.integers(0, 2), max_size=6))
-def test_common_beginning(one: list[int], other: list[int]) -> None:
-    found = scoring._common(np.array(one, dtype=np.int64), np.array(other, dtype=np.int64))
-    assert one[:found] == other[:found]
-    assert found == min(len(one), len(other)) or one[found] != other[found]
