@@ -130,7 +130,7 @@ def theirs(smollm2: Path) -> Any:
 
 
 def test_smollm2_answers_as_transformers_does(client: LocalClient, theirs: Any) -> None:
-    engine, tokenizer = client._engine.engine, client.tokenizer
+    engine, tokenizer = client.engine.engine, client.tokenizer
     asked = [
         Request(tuple(tokenizer.render([Message(role="user", content=text)], reply=True).ids), Sampling(max_tokens=24))
         for text in QUESTIONS
@@ -139,7 +139,7 @@ def test_smollm2_answers_as_transformers_does(client: LocalClient, theirs: Any) 
         Request(tuple(tokenizer.encode(text * 9)), Sampling(max_tokens=12, temperature=1.0, seed=seed), ignore_eos=True)
         for seed, text in enumerate(("Once upon a time, ", "def main():\n    ", "The quick brown fox. "))
     ]
-    found = client._engine.call(lambda: run(engine, [one for pair in zip(beside, asked, strict=True) for one in pair]))[1::2]
+    found = client.engine.call(lambda: run(engine, [one for pair in zip(beside, asked, strict=True) for one in pair]))[1::2]
     for event, request in zip(found, asked, strict=True):
         expected = their_greedy(theirs, request.prompt, 24, list(tokenizer.eos_ids))
         assert list(event.token_ids) == expected

@@ -8,22 +8,20 @@ tokenised, and cut where the tokens of the context alone would end.
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
-from itertools import islice
 
 from lianlu.client import base
 from lianlu.client.base import ChatRequest, ChatScoreRequest, CompletionRequest, Delta, Reply, Scored, ScoreRequest
 from lianlu.core.errors import EngineError, RequestError
-from lianlu.engine.background import BackgroundEngine, Handle
+from lianlu.engine.background import BackgroundEngine
+from lianlu.engine.collect import Pieces, checked, in_flight
 from lianlu.engine.engine import Engine
 from lianlu.engine.limits import check_ids
 from lianlu.engine.scoring import Target, TokenScores, groups, score_group
 from lianlu.engine.sequence import Event, Request
 from lianlu.formats.messages import Message, ToolSpec
-
-IN_FLIGHT = 256
 
 
 class LocalClient:
@@ -32,16 +30,16 @@ class LocalClient:
     def __init__(self, engine: Engine, name: str) -> None:
         self.name = name
         self.tokenizer = engine.tokenizer
-        self._engine = BackgroundEngine(engine)
+        self.engine = BackgroundEngine(engine)
 
     def chat(self, requests: Sequence[ChatRequest]) -> list[Reply]:
         """Replies to the conversations, in order. Raises: RequestError, EngineError for the first one that fails."""
-        events = self._run(self._chat_request(request) for request in requests)
+        events = self.run(self.chat_request(request) for request in requests)
         return [self._chat_reply(event, request.tools) for event, request in zip(events, requests, strict=True)]
 
     def complete(self, requests: Sequence[CompletionRequest]) -> list[Reply]:
         """Continuations of the texts, in order. Raises: RequestError, EngineError for the first one that fails."""
-        events = self._run(Request(tuple(self._prompt(request.prompt)), request.sampling) for request in requests)
+        events = self.run(Request(tuple(self.prompt(request.prompt)), request.sampling) for request in requests)
         return [_reply(event, Message(role="assistant", content=event.text)) for event in events]
 
     def score(self, requests: Sequence[ScoreRequest | ChatScoreRequest]) -> list[Scored]:
@@ -50,66 +48,54 @@ class LocalClient:
         Raises: RequestError for a conversation without an assistant's message at its end; EngineError for weights that give
         no numbers.
         """
-        model = self._engine.engine.model
+        model = self.engine.engine.model
         targets = [self._fit(self._target(request)) for request in requests]
         for target in targets:
             check_ids(target.ids, model.config.vocab_size)
         found: list[TokenScores] = []
         for group in groups([target for target in targets if target.first < len(target.ids)]):
-            found += self._engine.call(partial(score_group, model, group))
+            found += self.engine.call(partial(score_group, model, group))
         scores = iter(found)
         return [_scored(next(scores)) if target.first < len(target.ids) else Scored(0.0, 0, True) for target in targets]
 
     def stream(self, request: ChatRequest) -> Iterator[Delta]:
         """One reply piece by piece; the last delta carries the whole. Closing the iterator cancels the request."""
-        handle = self._engine.submit(self._chat_request(request))
-        seen: list[Event] = []
-        text = shown = ""
-        try:
-            for event in handle:
-                seen.append(_checked(event))
-                text += event.text
-                visible = self.tokenizer.visible(text, request.tools) if request.tools else text
-                if len(visible) > len(shown) and event.finish_reason is None:
-                    yield Delta(text=visible[len(shown) :])
-                    shown = visible
-        finally:
-            handle.cancel()
-        reply = self._chat_reply(Event.joined(seen), request.tools)
-        yield Delta(text=reply.text[len(shown) :], reply=reply)
+        pieces = self.pieces(self.chat_request(request), request.tools)
+        for piece in pieces:
+            yield Delta(text=piece)
+        yield Delta(reply=self._chat_reply(pieces.event, request.tools))
 
     def close(self) -> None:
         """Cancel what runs and give the memory back."""
-        self._engine.close()
+        self.engine.close()
 
-    def _run(self, requests: Iterator[Request]) -> list[Event]:
-        """The whole news of each request, in order; a window of them is under way at any time."""
-        config = self._engine.engine.config
-        width = min(IN_FLIGHT, config.max_running + config.max_queued)
-        window: deque[Handle] = deque()
-        done: list[Event] = []
-        try:
-            window.extend(map(self._engine.submit, islice(requests, width)))
-            while window:
-                done.append(_checked(window[0].result()))
-                window.popleft()
-                window.extend(map(self._engine.submit, islice(requests, 1)))
-        finally:
-            for handle in window:
-                handle.cancel()
-        return done
+    def run(self, requests: Iterable[Request]) -> list[Event]:
+        """The whole news of each request, in order. Raises: RequestError, EngineError for the first one that fails."""
+        with closing(in_flight(self.engine, requests)) as handles:
+            return [checked(handle.result()) for handle in handles]
 
-    def _chat_request(self, request: ChatRequest) -> Request:
+    def pieces(self, request: Request, tools: Sequence[ToolSpec] = ()) -> Pieces:
+        """Submit a request whose reply is read piece by piece. Raises: RequestError."""
+        handle = self.engine.submit(request)
+        if not tools:
+            return Pieces(handle, str, str)
+        return Pieces(
+            handle, lambda text: self.tokenizer.visible(text, tools), lambda text: self.tokenizer.parse(text, tools).content
+        )
+
+    def chat_request(self, request: ChatRequest) -> Request:
+        """A conversation as token ids. Raises: RequestError for one that the model's template refuses."""
         rendered = self.tokenizer.render(request.messages, request.tools, reply=True)
         return Request(tuple(rendered.ids), request.sampling)
 
-    def _chat_reply(self, event: Event, tools: Sequence[ToolSpec]) -> Reply:
-        """Tool calls are read out of the text where tools were offered."""
-        if not tools:
-            return _reply(event, Message(role="assistant", content=event.text))
-        return _reply(event, self.tokenizer.parse(event.text, tools))
+    def message(self, event: Event, tools: Sequence[ToolSpec]) -> Message:
+        """What a finished reply says; tool calls are read out of the text where tools were offered."""
+        return self.tokenizer.parse(event.text, tools) if tools else Message(role="assistant", content=event.text)
 
-    def _prompt(self, text: str) -> list[int]:
+    def _chat_reply(self, event: Event, tools: Sequence[ToolSpec]) -> Reply:
+        return _reply(event, self.message(event, tools))
+
+    def prompt(self, text: str) -> list[int]:
         """Ids of a text as the model's texts begin; an empty one begins with whatever separates texts."""
         first = [self.tokenizer.bos_id] if self.tokenizer.adds_bos and self.tokenizer.bos_id is not None else []
         return first + self.tokenizer.encode(text) or [self._opening()]
@@ -150,17 +136,8 @@ class LocalClient:
 
     def _fit(self, target: Target) -> Target:
         """Drop tokens from the beginning until the model can take it (as lm-evaluation-harness does)."""
-        over = len(target.ids) - 1 - self._engine.engine.max_len
+        over = len(target.ids) - 1 - self.engine.engine.max_len
         return target if over <= 0 else Target(target.ids[over:], max(target.first - over, 1))
-
-
-def _checked(event: Event) -> Event:
-    """Raises: the error of a request that failed; EngineError for one that was given up."""
-    if event.error is not None:
-        raise event.error
-    if event.finish_reason == "cancelled":
-        raise EngineError("the engine was closed before the reply was complete", hint="open the model again")
-    return event
 
 
 def _reply(event: Event, message: Message) -> Reply:

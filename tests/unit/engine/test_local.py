@@ -13,7 +13,7 @@ import torch
 
 from lianlu.client.base import ChatRequest, ChatScoreRequest, Client, CompletionRequest, Sampling, ScoreRequest
 from lianlu.core.errors import EngineError, RequestError
-from lianlu.engine import local
+from lianlu.engine import collect
 from lianlu.engine.local import LocalClient
 from lianlu.engine.scoring import Target
 from lianlu.formats.messages import Message, ToolCall, ToolSpec
@@ -122,9 +122,9 @@ def test_a_closed_stream_gives_its_blocks_back(client: LocalClient) -> None:
     stream = client.stream(chat("ab", max_tokens=200))
     next(stream)
     stream.close()  # type: ignore[attr-defined]
-    client._engine.drain(5)
-    assert client._engine.stats().used_blocks == 0
-    assert client._engine.stats().generated_tokens < 200
+    client.engine.drain(5)
+    assert client.engine.stats().used_blocks == 0
+    assert client.engine.stats().generated_tokens < 200
 
 
 def test_complete_takes_the_text_as_it_stands(client: LocalClient, lab: Any) -> None:
@@ -138,7 +138,7 @@ def test_complete_takes_the_text_as_it_stands(client: LocalClient, lab: Any) -> 
 
 
 def test_many_more_requests_than_fit(client: LocalClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "IN_FLIGHT", 5)
+    monkeypatch.setattr(collect, "IN_FLIGHT", 5)
     requests = [chat(letter * 2, max_tokens=2) for letter in "abcdefghijklmnopqrst"]
     assert [reply.text for reply in client.chat(requests)] == [client.chat([request])[0].text for request in requests]
     assert client.chat([]) == []
@@ -148,8 +148,8 @@ def test_one_impossible_request_ends_the_batch_and_frees_the_rest(client: LocalC
     with pytest.raises(RequestError, match="tokens"):
         client.chat([chat("abc", max_tokens=100), chat("a" * 300), chat("abc")])
     assert client.chat([chat("abc")])[0].finish_reason == "length"
-    client._engine.drain(5)
-    assert client._engine.stats().used_blocks == 0
+    client.engine.drain(5)
+    assert client.engine.stats().used_blocks == 0
 
 
 def test_threads_share_the_engine(client: LocalClient) -> None:
@@ -210,7 +210,7 @@ def test_without_any_opening_token_an_empty_context_is_refused(client: LocalClie
 
 
 def test_a_long_text_loses_its_beginning(client: LocalClient) -> None:
-    limit = client._engine.engine.max_len
+    limit = client.engine.engine.max_len
     long = "abcdefgh" * 60
     assert client.score([ScoreRequest(long, "zz")]) == client.score([ScoreRequest(long[-limit + 1 :], "zz")])
     (score,) = client.score([ScoreRequest("a", long)])
