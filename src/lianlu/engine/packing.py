@@ -2,7 +2,8 @@
 
 Inputs go in groups of consecutive ones. Within a group, what two inputs have in common at their beginning is computed
 once: the four answers to one question, or the questions after the same examples. The rest of an input looks back at the
-rows it shares. The numbers of a token are the same to the bit as when it is generated, whatever is packed beside it.
+rows it shares. The numbers of a token are the same to the bit as when it is generated, whatever is packed beside it. With
+dynamic NTK, what the tokens of a long input compute to depends on its length; such inputs share nothing.
 
 Shapes: T rows of a group, L keys of one input, H query heads, G key-value heads, K head_dim, D hidden_size.
 """
@@ -18,9 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lianlu.kernels.paged_attention import KEYS, ROWS, chunk_attention, round_up
+from lianlu.model.config import DynamicScaling
 from lianlu.model.decoder import Decoder
 
 MIN_SHARED = 8
+UNLIMITED = 1 << 62
 Ids = NDArray[np.int64]
 
 
@@ -36,8 +39,12 @@ class Segment:
 
 @dataclass
 class Group:
-    """Inputs that go through the model together: where each token of each of them lies."""
+    """Inputs that go through the model together: where each token of each of them lies.
 
+    Inputs of more than `max_shared` tokens share nothing.
+    """
+
+    max_shared: int = UNLIMITED
     rows_of: list[Ids] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
@@ -45,15 +52,22 @@ class Group:
     segments: list[Segment] = field(default_factory=list)
     seen: list[Ids] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, model: Decoder) -> Group:
+        """An empty group for a model."""
+        is_dynamic = isinstance(model.config.rope_scaling, DynamicScaling)
+        return cls(model.config.max_position_embeddings if is_dynamic else UNLIMITED)
+
     def add(self, ids: Ids) -> None:
         """Append an input; what it shares with an earlier one is not repeated."""
-        shared, owner = max(((common(ids, other), -index) for index, other in enumerate(self.seen)), default=(0, 0))
+        shown = ids if len(ids) <= self.max_shared else ids[:0]
+        shared, owner = max(((common(shown, other), -index) for index, other in enumerate(self.seen)), default=(0, 0))
         if shared < MIN_SHARED:
             shared = 0
         begin, end = len(self.ids), len(self.ids) + len(ids) - shared
         head = self.rows_of[-owner][:shared] if shared else np.empty(0, dtype=np.int64)
         rows = np.concatenate((head, np.arange(begin, end)))
-        self.seen.append(ids)
+        self.seen.append(shown)
         self.rows_of.append(rows)
         if end > begin:
             self.ids += ids[shared:].tolist()

@@ -58,7 +58,7 @@ def groups(targets: Sequence[Target]) -> Iterator[Sequence[Target]]:
 @torch.inference_mode()
 def score_group(model: Decoder, targets: Sequence[Target], num_top: int = 0) -> list[TokenScores]:
     """Scores of a few targets that go through the model as one batch."""
-    group = Group()
+    group = Group.of(model)
     for target in targets:
         assert 0 < target.first <= len(target.ids), "the first token has nothing before it"
         group.add(np.asarray(target.ids[:-1], dtype=np.int64))
