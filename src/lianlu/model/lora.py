@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -36,7 +37,7 @@ from lianlu.model.lora_linear import (
 from lianlu.model.lora_spec import ALL_LINEAR, LoraSpec, peft_table, read_peft
 from lianlu.model.quantized import Int8Linear
 
-__all__ = ["LoraSpec", "add_lora", "load_adapter", "merge_adapter", "save_adapter"]
+__all__ = ["Adapter", "LayerUpdate", "LoraSpec", "add_lora", "load_adapter", "merge_adapter", "read_adapter", "save_adapter"]
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -110,30 +111,55 @@ def save_adapter(model: Decoder, folder: Path | str, base_name: str, layout: Arc
     write_json(folder / ADAPTER_CONFIG, peft_table(base_name, layers[0][1].dropout, modules))
 
 
+@dataclass(frozen=True)
+class LayerUpdate:
+    """The updates of one fused layer as an adapter holds them, in fp32, under the names of `layout`."""
+
+    layout: str
+    updates: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    scaling: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter as it was read: what it adds to which of our layers (`layers.3.mlp.down`)."""
+
+    layers: dict[str, LayerUpdate]
+    dropout: float
+
+
+def read_adapter(config: ModelConfig, folder: Path | str) -> Adapter:
+    """The adapter in `folder` (ours or PEFT's) for a model of this config; no model is touched.
+
+    Raises: DataError that names the file for anything unknown, missing, mis-shaped or damaged.
+    """
+    folder = Path(folder)
+    peft = read_peft(read_json(folder / ADAPTER_CONFIG), folder / ADAPTER_CONFIG)
+    file = _weights_file(folder)
+    tensors = Tensors(file)
+    layers: dict[str, LayerUpdate] = {}
+    known = _known_paths(config)
+    for path in _paths(tensors, file):
+        if path not in known:
+            raise DataError(f"{file}: the model has no layer {path} to adapt", hint="the adapter belongs to another model")
+        ours, layout, piece = known[path]
+        a, b = _checked(config, file, tensors, path, known[path])
+        layer = layers.setdefault(ours, LayerUpdate(layout))
+        if layer.layout != layout:
+            raise DataError(f"{file} adapts a layer under two families' names", hint="save the adapter in one layout")
+        layer.updates[piece], layer.scaling[piece] = (a, b), peft.scaling(path, a.shape[0])
+    return Adapter(layers, peft.dropout)
+
+
 def load_adapter(model: Decoder, folder: Path | str) -> None:
     """Put the adapter in `folder` (ours or PEFT's) on `model`, in place; the base is frozen, the updates can be trained.
 
     Raises: DataError that names the file for anything unknown, missing, mis-shaped or damaged; ConfigError for a second adapter.
     """
-    folder = Path(folder)
     refuse_second(model)
-    config = read_peft(read_json(folder / ADAPTER_CONFIG), folder / ADAPTER_CONFIG)
-    file = _weights_file(folder)
-    tensors = Tensors(file)
-    found: dict[tuple[str, str], dict[str, tuple[Tensor, Tensor]]] = {}
-    scaling: dict[tuple[str, str], dict[str, float]] = {}
-    known = _known_paths(model)
-    for path in _paths(tensors, file):
-        if path not in known:
-            raise DataError(f"{file}: the model has no layer {path} to adapt", hint="the adapter belongs to another model")
-        ours, layout, piece = known[path]
-        a, b = _checked(model, file, tensors, path, known[path])
-        found.setdefault((ours, layout), {})[piece] = (a, b)
-        scaling.setdefault((ours, layout), {})[piece] = config.scaling(path, a.shape[0])
-    if len(found) != len({ours for ours, _ in found}):
-        raise DataError(f"{file} adapts a layer under two families' names", hint="save the adapter in one layout")
-    for (ours, layout), updates in found.items():
-        attach(model, ours, layout, updates, scaling[ours, layout]).dropout = config.dropout
+    adapter = read_adapter(model.config, folder)
+    for path, layer in adapter.layers.items():
+        attach(model, path, layer.layout, layer.updates, layer.scaling).dropout = adapter.dropout
     model.requires_grad_(False)
     set_trainable(model)
 
@@ -209,12 +235,12 @@ def _paths(tensors: Tensors, file: Path) -> list[str]:
     return list(paths)
 
 
-def _known_paths(model: Decoder) -> dict[str, tuple[str, str, str]]:
+def _known_paths(config: ModelConfig) -> dict[str, tuple[str, str, str]]:
     """Foreign path -> (our path, layout, last name) for every linear layer of the blocks."""
     known = {}
-    for layout in own_layouts(model.config):
+    for layout in own_layouts(config):
         names = layouts.LAYOUTS[layout]
-        for number in range(model.config.num_hidden_layers):
+        for number in range(config.num_hidden_layers):
             for module in FUSED:
                 for full in names.block[module]:
                     place = (f"layers.{number}.{module}", layout, full.rpartition(".")[2])
@@ -222,18 +248,20 @@ def _known_paths(model: Decoder) -> dict[str, tuple[str, str, str]]:
     return known
 
 
-def _checked(model: Decoder, file: Path, tensors: Tensors, path: str, place: tuple[str, str, str]) -> tuple[Tensor, Tensor]:
+def _checked(config: ModelConfig, file: Path, tensors: Tensors, path: str, place: tuple[str, str, str]) -> tuple[Tensor, Tensor]:
     """A and B of one layer, with shapes that fit."""
     ours, layout, leaf = place
     module = ours.split(".", 2)[2]
     names = piece_names(layout, module)
-    size = piece_sizes(module, len(names), model.config)[names.index(leaf)]
+    size = piece_sizes(module, len(names), config)[names.index(leaf)]
     a, b = (tensors.tensor(f"{PREFIX}{path}.lora_{letter}.weight").float() for letter in "AB")
-    width = num_inputs(module, model.config)
+    width = num_inputs(module, config)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != width or b.shape != (size, a.shape[0]):
         raise DataError(
             f"{file}: the update of {path} has shapes {tuple(a.shape)} and {tuple(b.shape)}, "
             f"the layer has {width} inputs and {size} outputs",
             hint="the adapter belongs to another model",
         )
+    if not (a.isfinite().all() and b.isfinite().all()):
+        raise DataError(f"{file}: the update of {path} holds values that are no numbers", hint="the adapter is damaged")
     return a.clone(), b.clone()

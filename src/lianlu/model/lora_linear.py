@@ -40,7 +40,6 @@ class LoraLinear(nn.Module):
         self.lora_A = nn.ParameterDict()
         self.lora_B = nn.ParameterDict()
         self._config = config
-        self._pieces = piece_names(layout, module)
 
     def add(self, piece: str, a_RI: Tensor, b_OR: Tensor, scaling: float) -> None:
         """Give one piece its update `scaling * B A`."""
@@ -50,16 +49,8 @@ class LoraLinear(nn.Module):
 
     def stacked(self) -> tuple[Tensor, Tensor]:
         """a_RI and b_OR in fp32, so that the update of the fused weight is `b @ a`."""
-        own = [piece for piece in self._pieces if piece in self.lora_A]
-        ranks = [self.lora_A[piece].shape[0] for piece in own]
-        total, start, blocks = sum(ranks), 0, {}
-        for piece, rank in zip(own, ranks, strict=True):
-            blocks[piece] = F.pad(self.lora_B[piece] * self.scaling[piece], (start, total - start - rank))
-            start += rank
-        sizes = piece_sizes(self.module, len(self._pieces), self._config)
-        a_RI = torch.cat([self.lora_A[piece] for piece in own])
-        rows = [blocks[p] if p in blocks else a_RI.new_zeros(size, total) for p, size in zip(self._pieces, sizes, strict=True)]
-        return a_RI, layouts.fuse(f".{self.module}.", rows, self._config)
+        updates = {piece: (self.lora_A[piece], self.lora_B[piece]) for piece in self.lora_A}
+        return stack(self.module, self.layout, self._config, updates, self.scaling)
 
     def forward(self, x_TI: Tensor) -> Tensor:
         """The base layer's output plus the updates, in the dtype of `x`."""
@@ -68,6 +59,21 @@ class LoraLinear(nn.Module):
         low_TR = linear(F.dropout(x_TI, self.dropout, self.training), a_RI.to(x_TI.dtype))
         # nothing else holds y and no backward needs it, so the sum may be formed in place
         return y_TO.add_(linear(low_TR, b_OR.to(x_TI.dtype)))
+
+
+def stack(module: str, layout: str, config: ModelConfig, updates: Updates, scaling: Mapping[str, float]) -> tuple[Tensor, Tensor]:
+    """a_RI and b_OR of all updates of one fused layer, so that the update of its weight is `b @ a`, strength included."""
+    pieces = piece_names(layout, module)
+    own = [piece for piece in pieces if piece in updates]
+    ranks = [updates[piece][0].shape[0] for piece in own]
+    total, start, blocks = sum(ranks), 0, {}
+    for piece, rank in zip(own, ranks, strict=True):
+        blocks[piece] = F.pad(updates[piece][1] * scaling[piece], (start, total - start - rank))
+        start += rank
+    sizes = piece_sizes(module, len(pieces), config)
+    a_RI = torch.cat([updates[piece][0] for piece in own])
+    rows = [blocks[p] if p in blocks else a_RI.new_zeros(size, total) for p, size in zip(pieces, sizes, strict=True)]
+    return a_RI, layouts.fuse(f".{module}.", rows, config)
 
 
 def piece_names(layout: str, module: str) -> list[str]:
