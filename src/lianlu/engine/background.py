@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from typing import TypeVar
@@ -110,9 +111,10 @@ class BackgroundEngine:
         self.engine = engine
         self._changed = threading.Condition()
         self._inbox: list[Callable[[], None]] = []
+        self._calls: deque[Callable[[], None]] = deque()
         self._handles: dict[int, Handle] = {}
         self._ids: dict[Handle, int] = {}
-        self._num_open = 0
+        self._num_open = self._posted_tokens = 0
         self._draining = False
         self._closing = False
         self._thread = threading.Thread(target=self._main, name="lianlu-engine", daemon=True)
@@ -123,23 +125,35 @@ class BackgroundEngine:
         self.engine.check(request)
         handle = Handle(request, self._ask_cancel)
         limit = self.engine.config.max_running + self.engine.config.max_queued
+        self.engine.admit(request, self._posted_tokens)
         with self._changed:
             if self._draining:
                 raise RequestError("the engine takes no new requests, it is stopping", hint="try again later", status=503)
             if self._num_open >= limit:
                 raise RequestError(f"{self._num_open} requests are running or waiting", hint="try again later", status=429)
             self._num_open += 1
+            self._posted_tokens += len(request.prompt)
             self._post(lambda: self._begin(handle))
         return handle
 
     def call(self, job: Callable[[], T]) -> T:
         """Run `job` on the engine thread between two steps and wait for its result (scoring shares the model so).
 
-        Raises: what the job raises; EngineError if the engine is closed.
+        Of several jobs one runs between two steps, so that requests go on. Raises: what the job raises; EngineError if the
+        engine is closed.
         """
+        return self._calling(job).result()
+
+    async def acall(self, job: Callable[[], T]) -> T:
+        """`call` for asyncio; a job that is cancelled before its turn does not run."""
+        return await asyncio.wrap_future(self._calling(job))
+
+    def _calling(self, job: Callable[[], T]) -> Future[T]:
         future: Future[T] = Future()
 
         def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
             try:
                 future.set_result(job())
             except BaseException as error:
@@ -148,8 +162,9 @@ class BackgroundEngine:
         with self._changed:
             if self._closing:
                 raise EngineError("the engine is closed", hint="open the model again")
-            self._post(run)
-        return future.result()
+            self._calls.append(run)
+            self._changed.notify_all()
+        return future
 
     def stats(self) -> Stats:
         """The engine's counters."""
@@ -187,11 +202,13 @@ class BackgroundEngine:
     def _main(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._inbox or self._closing or not self.engine.idle)
+                self._changed.wait_for(lambda: self._inbox or self._calls or self._closing or not self.engine.idle)
                 tasks, self._inbox = self._inbox, []
+                if self._calls:
+                    tasks.append(self._calls.popleft())
             for task in tasks:
                 task()
-            if self._closing and not self._inbox:
+            if self._closing and not self._inbox and not self._calls:
                 return
             if not self.engine.idle:
                 self._step()
@@ -219,6 +236,8 @@ class BackgroundEngine:
                 self._changed.notify_all()
 
     def _begin(self, handle: Handle) -> None:
+        with self._changed:
+            self._posted_tokens -= len(handle.request.prompt)
         try:
             number = self.engine.submit(handle.request)
         except Exception as error:

@@ -202,3 +202,36 @@ def test_a_reader_whose_loop_is_gone_does_no_harm(background: BackgroundEngine) 
     handle = asyncio.run(begin())
     assert background.submit(request(9)).result().finish_reason == "length"
     assert handle.result().finish_reason == "length"
+
+
+def test_jobs_take_turns_with_steps(background: BackgroundEngine) -> None:
+    gate = hold(background)
+    handle = background.submit(request(new=12))
+    steps: list[int] = []
+
+    async def main() -> None:
+        jobs = [background.acall(lambda: steps.append(background.engine.stats().num_steps)) for _ in range(6)]
+        running = asyncio.gather(*jobs)
+        await asyncio.sleep(0)
+        gate.set()
+        await running
+
+    asyncio.run(main())
+    assert steps == sorted(set(steps))
+    assert handle.result().finish_reason == "length"
+
+
+def test_a_job_that_is_cancelled_before_its_turn_does_not_run(background: BackgroundEngine) -> None:
+    gate, ran = hold(background), []
+
+    async def main() -> None:
+        job = asyncio.ensure_future(background.acall(lambda: ran.append(1)))
+        await asyncio.sleep(0)
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+        gate.set()
+        assert await background.acall(lambda: 7) == 7
+
+    asyncio.run(main())
+    assert ran == []
