@@ -84,7 +84,7 @@ def reciter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def url(reciter: Path) -> Iterator[str]:
-    with running_server(reciter, name="reciter", precision="float32", max_queued=8) as address:
+    with running_server(reciter, name="reciter", engine={"max_queued": 8}) as address:
         yield address
 
 

@@ -198,7 +198,7 @@ def test_a_server_with_a_key(reciter: Path) -> None:
 def test_the_embedded_model_knows_a_capital(smollm2: Path) -> None:
     question: Any = [{"role": "user", "content": "What is the capital of France?"}]
     with (
-        running_server(smollm2, name="smollm2", precision="float32") as address,
+        running_server(smollm2, name="smollm2") as address,
         openai.OpenAI(base_url=f"{address}/v1", api_key="-") as client,
     ):
         whole = client.chat.completions.create(model="smollm2", messages=question, temperature=0, max_tokens=24)

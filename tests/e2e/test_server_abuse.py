@@ -28,7 +28,7 @@ def recite(client: openai.OpenAI, **fields: Any) -> Any:
 
 
 def test_a_full_queue_is_a_rate_limit(reciter: Path, soon_idle: Idle) -> None:
-    with running_server(reciter, name="reciter", precision="float32", max_running=1, max_queued=1) as small:
+    with running_server(reciter, name="reciter", engine={"max_running": 1, "max_queued": 1}) as small:
         client = openai.OpenAI(base_url=f"{small}/v1", api_key="none", max_retries=0)
         with pytest.raises(openai.RateLimitError) as caught:
             recite(client, n=4, max_tokens=2000)

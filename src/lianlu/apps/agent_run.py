@@ -48,7 +48,7 @@ def run(config: AgentRunConfig, out: Output) -> None:
     from lianlu.serve.main import running_server
 
     adapter = Path(config.adapter) if config.adapter else None
-    with running_server(Path(config.model), name="model", adapter=adapter, precision=config.precision) as url:
+    with running_server(Path(config.model), name="model", merge=adapter, engine={"dtype": config.precision}) as url:
         talks, timings = _ask(url, config)
         solved = _solve(url, config, out)
     write_json(out.path / "traces.json", {"questions": talks, "tasks": solved})

@@ -43,7 +43,8 @@ def serve(
 
     path = _local(model)
     assert path is not None
-    serve_model(path, name=name or model, host=host, port=port, adapter=_local(adapter), precision=precision, api_key=api_key)
+    engine = {"dtype": precision}
+    serve_model(path, name=name or model, host=host, port=port, merge=_local(adapter), engine=engine, api_key=api_key)
 
 
 def chat(model: Model, adapter: AdapterOption = None, precision: Precision = "auto") -> None:

@@ -11,14 +11,22 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+
 from lianlu.client.base import TokenLogprob
 from lianlu.engine.background import BackgroundEngine
 from lianlu.engine.sequence import Event, Request
 from lianlu.serve import replies
+from lianlu.serve.exchange import answer, read_body
 from lianlu.serve.generate import finish_of, sampling
+from lianlu.serve.keys import Caller, caller_of
 from lianlu.serve.replies import Json
-from lianlu.serve.service import Run, Service
-from lianlu.serve.wire import CompletionBody
+from lianlu.serve.run import Run
+from lianlu.serve.service import Service
+from lianlu.serve.wire import parse_body
+from lianlu.serve.wire_text import CompletionBody
 from lianlu.tokenizer.tokenizer import Tokenizer
 
 
@@ -30,9 +38,20 @@ class Echo:
     logprobs: list[TokenLogprob | None]
 
 
-async def prepare_completion(service: Service, body: CompletionBody) -> CompletionJob:
+def routes(service: Service) -> list[Route]:
+    """POST /v1/completions."""
+
+    async def complete(request: HttpRequest) -> Response:
+        body = parse_body(CompletionBody, await read_body(request, service.limits.max_body_bytes))
+        return await answer(request, prepare_completion(service, body, caller_of(request)), bool(body.stream))
+
+    return [Route("/v1/completions", complete, methods=["POST"])]
+
+
+async def prepare_completion(service: Service, body: CompletionBody, caller: Caller) -> CompletionJob:
     """Tokenise the prompts, score them if they are echoed, and submit their choices. Raises: RequestError."""
-    engine, tokenizer = service.ready(), service.tokenizer
+    route = service.route(body.model, caller)
+    engine, tokenizer = route.engine, route.tokenizer
     prompts = await asyncio.to_thread(encode_all, tokenizer, body.prompts())
     requests = [
         Request(tuple(ids), sampling(body, body.token_limit, body.logprobs, choice))
@@ -42,8 +61,8 @@ async def prepare_completion(service: Service, body: CompletionBody) -> Completi
     for request in requests[:: body.num_choices]:
         engine.engine.check(request)
     echoes = await echo_all(engine, prompts, body.logprobs) if body.echo else []
-    head = replies.Head.completion(service.name or body.model, body.wants_usage)
-    return CompletionJob(head, body, tokenizer, len(prompts), echoes, Run(engine, requests))
+    head = replies.Head.completion(route.name, body.wants_usage)
+    return CompletionJob(head, body, tokenizer, len(prompts), echoes, service.run(route, caller, head.id, requests))
 
 
 def encode_all(tokenizer: Tokenizer, prompts: Sequence[str | list[int]]) -> list[list[int]]:

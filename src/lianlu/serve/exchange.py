@@ -1,4 +1,4 @@
-"""One HTTP exchange: reading a bounded body, noticing that the client has gone, and sending server-sent events.
+"""One HTTP exchange: reading a bounded body, noticing that the client has gone, and sending a reply whole or as events.
 
 uvicorn tells an application about a lost connection only when it asks, so whatever takes long runs beside a watch on
 `receive`, and is cancelled when the client goes. A half-closed connection counts as gone. A reader that takes nothing
@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,11 +19,26 @@ from starlette.types import Receive, Scope, Send
 
 from lianlu.core import console
 from lianlu.serve.failures import ApiError, as_json, log_failure
+from lianlu.serve.replies import Head, Json
+from lianlu.serve.run import Run
 
 SLOW_READER_S = 60.0
 DISCARD_FACTOR = 4
 DONE = b"data: [DONE]\n\n"
 T = TypeVar("T")
+
+
+class Job(Protocol):
+    """A request whose sequences run; `head.id` is the request's id in headers, in the log and for `/debug/why`."""
+
+    head: Head
+    run: Run
+
+    async def whole(self) -> Json:
+        """The reply in one piece."""
+
+    def chunks(self) -> AsyncIterator[list[Json]]:
+        """The reply as batches of chunks."""
 
 
 class ClientGoneError(Exception):
@@ -73,6 +88,25 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
+async def answer(request: Request, preparing: Coroutine[Any, Any, Job], stream: bool) -> Response:
+    """Run a job for as long as the client is there; its sequences end in every case. Raises: what the job raises."""
+    job = await unless_gone(request.receive, preparing)
+    request.scope["lianlu.note"] = job.head.id
+    headers = {"X-Request-Id": job.head.id}
+    if stream:
+        return EventStream(job.chunks(), headers, close=job.run.cancel)
+    try:
+        whole = await unless_gone(request.receive, job.whole())
+    finally:
+        job.run.cancel()
+    return json_response(whole, headers=headers)
+
+
+def json_response(value: Json, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A JSON value; characters that have no UTF-8 (broken escapes in a tool call) become question marks."""
+    return Response(as_bytes(value), status, headers, media_type="application/json")
+
+
 class EventStream(Response):
     """A response of server-sent events: each item of `batches` is sent as one write, followed by [DONE].
 
@@ -81,7 +115,7 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, batches: AsyncIterator[list[dict[str, Any]]], headers: dict[str, str], close: Callable[[], None]) -> None:
+    def __init__(self, batches: AsyncIterator[list[Json]], headers: dict[str, str], close: Callable[[], None]) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"} | headers)
         del self.headers["content-length"]
         self._batches, self._close = batches, close
@@ -109,12 +143,12 @@ class EventStream(Response):
         await _write(send, last, more=False)
 
 
-def event(value: dict[str, Any]) -> bytes:
+def event(value: Json) -> bytes:
     """A server-sent event that carries a JSON value."""
     return b"data: " + as_bytes(value) + b"\n\n"
 
 
-def as_bytes(value: dict[str, Any]) -> bytes:
+def as_bytes(value: Json) -> bytes:
     """A value as JSON in UTF-8; what has no UTF-8 becomes a question mark."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
 

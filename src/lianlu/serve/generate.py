@@ -9,29 +9,33 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
 
 from lianlu.client.base import Sampling, TokenLogprob
 from lianlu.engine.sequence import Event, Request
 from lianlu.formats.messages import Message, ToolSpec
 from lianlu.serve import replies
+from lianlu.serve.exchange import answer, read_body
+from lianlu.serve.keys import Caller, caller_of
 from lianlu.serve.replies import Json
-from lianlu.serve.service import Run, Service
-from lianlu.serve.wire import Body, ChatBody
+from lianlu.serve.run import Run
+from lianlu.serve.service import Service
+from lianlu.serve.wire import Body, parse_body
+from lianlu.serve.wire_chat import ChatBody
 from lianlu.tokenizer.tokenizer import Tokenizer
 
 
-class Job(Protocol):
-    """A request whose sequences run."""
+def routes(service: Service) -> list[Route]:
+    """POST /v1/chat/completions."""
 
-    head: replies.Head
-    run: Run
+    async def chat(request: HttpRequest) -> Response:
+        body = parse_body(ChatBody, await read_body(request, service.limits.max_body_bytes))
+        return await answer(request, prepare_chat(service, body, caller_of(request)), bool(body.stream))
 
-    async def whole(self) -> Json:
-        """The reply in one piece."""
-
-    def chunks(self) -> AsyncIterator[list[Json]]:
-        """The reply as batches of chunks."""
+    return [Route("/v1/chat/completions", chat, methods=["POST"])]
 
 
 def sampling(body: Body, max_tokens: int, logprobs: int | None, choice: int) -> Sampling:
@@ -47,18 +51,18 @@ def sampling(body: Body, max_tokens: int, logprobs: int | None, choice: int) -> 
     )
 
 
-async def prepare_chat(service: Service, body: ChatBody) -> ChatJob:
+async def prepare_chat(service: Service, body: ChatBody, caller: Caller) -> ChatJob:
     """Render the conversation and submit its choices. Raises: RequestError."""
-    engine = service.ready()
-    tools = body.offered_tools()
+    route = service.route(body.model, caller)
+    tools = list(body.tool_use().tools)
     messages = body.conversation()
-    rendered = await asyncio.to_thread(service.tokenizer.render, messages, tools, reply=True)
-    room = max(engine.engine.max_len - len(rendered.ids), 1)
+    rendered = await asyncio.to_thread(route.tokenizer.render, messages, tools, reply=True)
+    room = max(route.engine.engine.max_len - len(rendered.ids), 1)
     limit = room if body.token_limit is None else body.token_limit
     prompt = tuple(rendered.ids)
     requests = [Request(prompt, sampling(body, limit, body.num_logprobs, choice)) for choice in range(body.num_choices)]
-    head = replies.Head.chat(service.name or body.model, body.wants_usage)
-    return ChatJob(head, body, service.tokenizer, tools, Run(engine, requests))
+    head = replies.Head.chat(route.name, body.wants_usage)
+    return ChatJob(head, body, route.tokenizer, tools, service.run(route, caller, head.id, requests))
 
 
 @dataclass

@@ -40,7 +40,7 @@ def serve(model: Path, **settings: Any) -> None:
 
 
 def _tell_ready(server: Server) -> None:
-    console.out(f"ready: {server.url}/v1 serves {server.service.name!r}")
+    console.out(f"ready: {server.url}/v1 serves {server.service.default.name!r}")
 
 
 @contextlib.contextmanager

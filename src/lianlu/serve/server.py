@@ -20,7 +20,8 @@ from lianlu.core import console
 from lianlu.core.config import Config
 from lianlu.engine.background import BackgroundEngine
 from lianlu.engine.config import EngineConfig
-from lianlu.engine.connect import Precision, open_engine
+from lianlu.serve.keys import Keys
+from lianlu.serve.models import Served
 from lianlu.serve.rest import app
 from lianlu.serve.service import Limits, Service
 
@@ -39,18 +40,16 @@ class ServeConfig(Config):
     """Address to listen on; 0.0.0.0 lets other machines in."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """Port to listen on; 0 takes a free one."""
-    adapter: Path | None = None
-    """A LoRA adapter to serve the model with."""
-    precision: Precision = "float32"
-    """Numbers the model computes in."""
+    merge: Path | None = None
+    """A LoRA adapter that is merged into the model's weights."""
+    adapters: dict[str, Path] = Field(default_factory=dict)
+    """LoRA adapters that are asked for by a name of their own."""
+    engine: EngineConfig = EngineConfig()
+    """How the model is run."""
     api_key: str | None = None
     """Clients have to send this key."""
     max_body_bytes: Annotated[int, Field(gt=0)] = 16_000_000
     """Longest request body."""
-    max_running: Annotated[int, Field(gt=0)] = 64
-    """Requests that are computed at one time."""
-    max_queued: Annotated[int, Field(ge=0)] = 4096
-    """Requests that may wait; more are answered with 429."""
     drain_s: Annotated[float, Field(ge=0)] = 30.0
     """Seconds that running requests get to finish when the server is stopped."""
 
@@ -60,8 +59,10 @@ class Server:
 
     def __init__(self, model: Path, config: ServeConfig, listener: socket.socket) -> None:
         self._model, self._config, self._listener = model, config, listener
-        limits = Limits(api_key=config.api_key, max_body_bytes=config.max_body_bytes)
-        self.service = Service(config.name or model.name, limits)
+        served = Served(config.name or model.name, model)
+        self.service = Service(
+            {served.name: served}, Limits(max_body_bytes=config.max_body_bytes), Keys.of(config.api_key), config.engine
+        )
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -81,13 +82,12 @@ class Server:
             if engine is not None:
                 on_ready()
                 await self._stopped.wait()
-                await self._drain(engine)
+                await self._drain()
         finally:
             self.service.stopping = True
             web.over.set()
             await answering
-            if self.service.engine is not None:
-                self.service.engine.close()
+            self.service.close()
 
     def stop(self) -> None:
         """Begin to stop; legal from any thread and more than once."""
@@ -103,23 +103,26 @@ class Server:
 
     async def _load(self) -> BackgroundEngine | None:
         """The engine, loaded beside the running server; None if it is told to stop meanwhile."""
-        config = self._config
-        engine = EngineConfig(dtype=config.precision, max_running=config.max_running, max_queued=config.max_queued)
-        loading = _in_thread(lambda: open_engine(self._model, config.adapter, config=engine))
+        served = self.service.default
+        loading = _in_thread(lambda: served.open(self._config.engine, self._config.merge))
         stopped = asyncio.create_task(self._stopped.wait())
         await asyncio.wait((loading, stopped), return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         if loading.done():
-            self.service.engine = BackgroundEngine(loading.result())
-        return self.service.engine
+            served.engine = loading.result()
+        return served.engine
 
-    async def _drain(self, engine: BackgroundEngine) -> None:
-        stats = engine.stats()
-        if left := stats.num_running + stats.num_queued:
+    async def _drain(self) -> None:
+        """Refuse new requests and let the running ones finish, on all models at one time."""
+        self.service.stopping = True
+        stats = self.service.load()
+        if left := stats["num_running"] + stats["num_queued"]:
             requests = "1 request" if left == 1 else f"{left} requests"
             within = console.format_seconds(self._config.drain_s)
             console.info(f"stopping: {requests} may finish within {within}; a second signal ends at once")
-        if not await asyncio.to_thread(engine.drain, self._config.drain_s):
+        engines = [served.engine for served in self.service.models.values() if served.engine is not None]
+        finished = await asyncio.gather(*(asyncio.to_thread(engine.drain, self._config.drain_s) for engine in engines))
+        if not all(finished):
             console.warn("some requests did not finish in time and were given up")
 
 

@@ -1,20 +1,24 @@
-"""The model behind a server: its names, its state (loading, ready, draining), and the sequences of each request.
+"""The models behind a server: their names and states, who may ask for which, and the sequences of each request.
 
-Between `rest`, which knows HTTP, and `engine.background`, which knows neither HTTP nor JSON.
+Between the files of routes, which know HTTP, and `engine.background`, which knows neither HTTP nor JSON. A route asks
+`route` for the engine behind a model's name and `run` for the sequences of a request. The first model is the default one:
+it answers bodies that name no model and, if it has no name itself, bodies that name any.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from lianlu.core.config import Config
-from lianlu.engine.background import BackgroundEngine, Handle
+from lianlu.engine.background import BackgroundEngine
+from lianlu.engine.config import EngineConfig
 from lianlu.engine.sequence import Event, Request
 from lianlu.serve.failures import ApiError
+from lianlu.serve.keys import Caller, Keys
+from lianlu.serve.models import Lora, Served
+from lianlu.serve.run import Run
 
 if TYPE_CHECKING:
     from lianlu.tokenizer.tokenizer import Tokenizer
@@ -23,119 +27,94 @@ if TYPE_CHECKING:
 class Limits(Config):
     """What a server lets its clients do."""
 
-    api_key: str | None = None
-    """Clients have to send this key; None: everybody may ask."""
     max_body_bytes: int = 16_000_000
     """Longest request body."""
 
 
+@dataclass(frozen=True)
+class Route:
+    """Where a request goes: the engine, the adapter to put on it, and the model's name in the reply."""
+
+    engine: BackgroundEngine
+    tokenizer: Tokenizer
+    name: str
+    adapter: str = ""
+
+
 @dataclass
 class Service:
-    """One served model. `engine` is None while the model is being loaded; `name` "" accepts any model name."""
+    """The served models by name, their adapters, and the keys of those who may ask."""
 
-    name: str
+    models: dict[str, Served] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
-    engine: BackgroundEngine | None = None
-    created: int = field(default_factory=lambda: int(time.time()))
+    keys: Keys = field(default_factory=Keys)
+    engine_config: EngineConfig = field(default_factory=EngineConfig)
+    """How models that are loaded later are run."""
+    adapters: dict[str, Lora] = field(default_factory=dict)
     stopping: bool = False
 
     @property
-    def state(self) -> str:
-        """loading, ready or draining."""
-        if self.stopping or (self.engine is not None and self.engine.draining):
-            return "draining"
-        return "loading" if self.engine is None else "ready"
-
-    def ready(self) -> BackgroundEngine:
-        """The engine. Raises: ApiError (503) while the server cannot take requests."""
-        if self.state != "ready" or self.engine is None:
-            raise ApiError(f"the server is {self.state}", status=503, hint="try again later", code=self.state)
-        return self.engine
+    def default(self) -> Served:
+        """The model that answers when none is named."""
+        return next(iter(self.models.values()))
 
     @property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer of the loaded model."""
-        return self.ready().engine.tokenizer
+    def state(self) -> str:
+        """State of the default model; draining once the server is being stopped."""
+        return "draining" if self.stopping else self.default.state
 
-    def check_name(self, name: str) -> None:
-        """Raises: ApiError (404) if a client asks for another model than the one served here."""
-        if name and self.name and name != self.name:
-            hint = f"this server has {self.name!r}"
-            raise ApiError(f"there is no model {name[:200]!r}", status=404, hint=hint, param="model", code="model_not_found")
+    def ready(self) -> BackgroundEngine:
+        """The default model's engine. Raises: ApiError (503) while it cannot take requests."""
+        return self._engine_of(self.default)
+
+    def route(self, name: str, caller: Caller) -> Route:
+        """Where a request for the model or adapter `name` goes; "" is the default model.
+
+        Raises: ApiError (404: unknown, 403: not for this caller, 503: loading, asleep, draining or failed).
+        """
+        served, adapter = self.find(name)
+        if not caller.may_use(adapter or served.name):
+            hint = f"this key may use {', '.join(map(repr, caller.models or ()))}"
+            raise ApiError("this key may not use that model", status=403, hint=hint, param="model", code="model_not_allowed")
+        engine = self._engine_of(served)
+        return Route(engine, engine.engine.tokenizer, adapter or served.name or name, adapter)
+
+    def find(self, name: str) -> tuple[Served, str]:
+        """The served model behind a name, and the adapter if the name is one's. Raises: ApiError (404)."""
+        if name in self.models:
+            return self.models[name], ""
+        if name in self.adapters:
+            return self.adapters[name].served, name
+        if not name or not self.default.name:
+            return self.default, ""
+        hint = f"this server has {', '.join(map(repr, [*self.models, *self.adapters]))}"
+        raise ApiError(f"there is no model {name[:200]!r}", status=404, hint=hint, param="model", code="model_not_found")
+
+    def _engine_of(self, served: Served) -> BackgroundEngine:
+        state = "draining" if self.stopping else served.state
+        if state != "ready" or served.engine is None:
+            who = "the server" if self.stopping or len(self.models) == 1 else f"the model {served.name!r}"
+            raise ApiError(f"{who} is {state}", status=503, hint="try again later", code=state)
+        return served.engine
+
+    def run(self, route: Route, caller: Caller, job_id: str, requests: Sequence[Request]) -> Run:
+        """Submit the sequences of one request, for `caller` and with the route's adapter. Raises: RequestError, all or none."""
+        marked = [replace(request, adapter=route.adapter, salt=caller.salt) for request in requests]
+        return Run(route.engine, marked, lambda event: self.note(route, caller, job_id, event))
+
+    def note(self, route: Route, caller: Caller, job_id: str, event: Event) -> None:
+        """Keep books on a sequence that has ended; called once for each, with its last event."""
+        caller.charge(event.prompt_tokens + event.completion_tokens)
 
     def load(self) -> dict[str, int]:
-        """How busy the engine is; nothing while there is none."""
-        return {} if self.engine is None else asdict(self.engine.stats())
+        """How busy the engines are, in sum; nothing while there is none."""
+        total: dict[str, int] = {}
+        for served in self.models.values():
+            for key, value in ({} if served.engine is None else asdict(served.engine.stats())).items():
+                total[key] = total.get(key, 0) + value
+        return total
 
-    def card_fields(self) -> dict[str, Any]:
-        """What the list of models says beside OpenAI's fields."""
-        engine = self.ready().engine
-        precision = str(next(engine.model.parameters()).dtype).removeprefix("torch.")
-        return {"context_length": engine.max_len, "max_model_len": engine.max_len, "precision": precision}
-
-
-class Run:
-    """The sequences of one HTTP request, submitted all or none. Raises: RequestError when one is refused."""
-
-    def __init__(self, engine: BackgroundEngine, requests: Sequence[Request]) -> None:
-        self.handles: list[Handle] = []
-        try:
-            for request in requests:
-                self.handles.append(engine.submit(request))
-        except BaseException:
-            self.cancel()
-            raise
-
-    def cancel(self) -> None:
-        """Give up what is still running and free its blocks; legal at any time."""
-        for handle in self.handles:
-            handle.cancel()
-
-    async def results(self) -> list[Event]:
-        """Each sequence's whole news, in order. Raises: the error of the first one that failed."""
-        return [checked(event) for event in await asyncio.gather(*(handle.aresult() for handle in self.handles))]
-
-    async def batches(self) -> AsyncIterator[dict[int, Event]]:
-        """News as it comes: all that is there at one time, by the number of the sequence."""
-        if len(self.handles) == 1:
-            async for event in self.handles[0]:
-                yield {0: checked(event)}
-            return
-        news: asyncio.Queue[tuple[int, Event | BaseException]] = asyncio.Queue()
-        pumps = [asyncio.ensure_future(_pump(index, handle, news.put_nowait)) for index, handle in enumerate(self.handles)]
-        num_open = len(pumps)
-        try:
-            while num_open:
-                batch: dict[int, Event] = {}
-                _merge(batch, *(await news.get()))
-                while not news.empty():
-                    _merge(batch, *news.get_nowait())
-                num_open -= sum(event.finish_reason is not None for event in batch.values())
-                yield batch
-        finally:
-            for pump in pumps:
-                pump.cancel()
-
-
-def _merge(batch: dict[int, Event], index: int, event: Event | BaseException) -> None:
-    later = checked(event)
-    batch[index] = Event.joined([batch[index], later]) if index in batch else later
-
-
-async def _pump(index: int, handle: Handle, put: Callable[[tuple[int, Event | BaseException]], None]) -> None:
-    try:
-        async for event in handle:
-            put((index, event))
-    except Exception as error:
-        put((index, error))
-
-
-def checked(event: Event | BaseException) -> Event:
-    """The event, unless it tells of a failure. Raises: its error; ApiError (503) if the server gave the request up."""
-    if isinstance(event, BaseException):
-        raise event
-    if event.error is not None:
-        raise event.error
-    if event.finish_reason == "cancelled":
-        raise ApiError("the server stopped before the reply was complete", status=503, code="draining")
-    return event
+    def close(self) -> None:
+        """End every engine."""
+        for served in self.models.values():
+            served.close()

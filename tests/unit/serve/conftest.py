@@ -15,6 +15,8 @@ from lianlu.core.errors import LianluError, RequestError
 from lianlu.engine.engine import Stats
 from lianlu.engine.sequence import Event, Request
 from lianlu.formats.messages import Message, ToolCall, ToolSpec
+from lianlu.serve.keys import Keys
+from lianlu.serve.models import Served
 from lianlu.serve.rest import app
 from lianlu.serve.service import Limits, Service
 
@@ -126,18 +128,29 @@ class FakeEngine:
             )
 
 
+def service_over(engine: FakeEngine | None, name: str = "tiny", **fields: Any) -> Service:
+    """A service of one model."""
+    return Service({name: Served(name, engine=engine)}, **fields)  # type: ignore[arg-type]
+
+
 @pytest.fixture
 def fake_engine() -> FakeEngine:
     return FakeEngine()
 
 
 @pytest.fixture
+def serving(fake_engine: FakeEngine) -> Callable[..., Service]:
+    """A service of one model, over `fake_engine` unless another one is given; keyword arguments are those of `Service`."""
+    return lambda engine=fake_engine, name="tiny", **fields: service_over(engine, name, **fields)
+
+
+@pytest.fixture
 def ask(fake_engine: FakeEngine) -> Callable[..., httpx.Response]:
-    """Send one request to a server over `fake_engine`; keyword arguments are httpx's, or those of `Limits`."""
+    """Send one request to a server over `fake_engine`; keyword arguments are httpx's, those of `Limits`, or `api_key`."""
 
     def send(method: str, path: str, *, engine: FakeEngine | None = fake_engine, **options: Any) -> httpx.Response:
         limits = Limits(**{name: options.pop(name) for name in Limits.model_fields if name in options})
-        service = Service("tiny", limits, engine)  # type: ignore[arg-type]
+        service = service_over(engine, limits=limits, keys=Keys.of(options.pop("api_key", None)))
 
         async def exchange() -> httpx.Response:
             transport = httpx.ASGITransport(app=app(service), raise_app_exceptions=False)

@@ -13,8 +13,10 @@ from lianlu.engine.sequence import Event
 from lianlu.formats.messages import ToolSpec
 from lianlu.serve import replies
 from lianlu.serve.generate import ChatJob, ChatState, finish_of, prepare_chat, sampling
-from lianlu.serve.service import Run, Service
-from lianlu.serve.wire import ChatBody, parse_body
+from lianlu.serve.keys import Caller
+from lianlu.serve.run import Run
+from lianlu.serve.wire import parse_body
+from lianlu.serve.wire_chat import ChatBody
 from lianlu.tokenizer import tool_calls
 
 BODY = parse_body(ChatBody, b'{"messages": [{"role": "user", "content": "hi"}], "seed": 3, "top_k": -1}')
@@ -33,8 +35,8 @@ def test_choices_differ_in_their_seed_alone() -> None:
     assert (first.top_k, first.temperature, first.top_p, first.max_tokens) == (0, 1.0, 1.0, 5)
 
 
-def test_a_reply_gets_the_room_that_the_prompt_leaves(fake_engine: Any) -> None:
-    job = asyncio.run(prepare_chat(Service("m", engine=fake_engine), BODY))
+def test_a_reply_gets_the_room_that_the_prompt_leaves(fake_engine: Any, serving: Any) -> None:
+    job = asyncio.run(prepare_chat(serving(), BODY, Caller()))
     assert job.run.handles
     assert fake_engine.seen[0].sampling.max_tokens == fake_engine.engine.max_len - len(fake_engine.seen[0].prompt)
 

@@ -20,7 +20,7 @@ def test_port_zero_takes_a_free_one() -> None:
         assert Server(Path("folder/model"), ServeConfig(), listener).url == f"http://127.0.0.1:{port}"
         assert Server(Path("folder/model"), ServeConfig(host="0.0.0.0"), listener).url == f"http://127.0.0.1:{port}"
         assert Server(Path("folder/model"), ServeConfig(host="::"), listener).url == f"http://[::1]:{port}"
-        assert Server(Path("folder/model"), ServeConfig(), listener).service.name == "model"
+        assert Server(Path("folder/model"), ServeConfig(), listener).service.default.name == "model"
 
 
 def test_a_port_in_use() -> None:
@@ -52,7 +52,9 @@ def test_a_host_that_is_none(host: str) -> None:
         bind(host, 0)
 
 
-@pytest.mark.parametrize("settings", [{"prt": 1}, {"port": -1}, {"port": 65536}, {"max_body_bytes": 0}, {"precision": "int3"}])
+@pytest.mark.parametrize(
+    "settings", [{"prt": 1}, {"port": -1}, {"port": 65536}, {"max_body_bytes": 0}, {"engine": {"dtype": "int3"}}]
+)
 def test_wrong_settings_are_named(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(settings))), running_server(Path("/nonexistent"), **settings):
         pass

@@ -1,71 +1,67 @@
-"""The sequences of one request: all or none, in order, as they come."""
+"""Which engine answers to a name, for whom, and in which state."""
 
 from __future__ import annotations
 
-import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lianlu.client.base import Sampling
-from lianlu.core.errors import EngineError, RequestError
-from lianlu.engine.sequence import Event, Request
+from lianlu.engine.sequence import Request
 from lianlu.serve.failures import ApiError
-from lianlu.serve.service import Run, Service, checked
+from lianlu.serve.keys import Caller
+from lianlu.serve.models import Lora, Served
 
 REQUEST = Request((1, 2), Sampling())
+ANYONE = Caller()
 
 
-def collect(run: Run) -> list[dict[int, Event]]:
-    async def read() -> list[dict[int, Event]]:
-        return [batch async for batch in run.batches()]
-
-    return asyncio.run(asyncio.wait_for(read(), 5))
-
-
-@pytest.mark.parametrize("count", [1, 3])
-def test_batches_hold_everything_once_and_end(fake_engine: Any, count: int) -> None:
-    batches = collect(Run(fake_engine, [REQUEST] * count))
-    for index in range(count):
-        mine = [batch[index] for batch in batches if index in batch]
-        assert "".join(event.text for event in mine) == "Hello"
-        assert [event.finish_reason for event in mine[:-1]] == [None] * (len(mine) - 1)
-        assert mine[-1].finish_reason == "stop"
-
-
-def test_one_that_is_refused_takes_the_others_with_it(fake_engine: Any) -> None:
-    fake_engine.max_waiting = 2
-    with pytest.raises(RequestError):
-        Run(fake_engine, [REQUEST] * 3)
-    assert [handle.cancelled.is_set() for handle in fake_engine.handles] == [True, True]
-
-
-@pytest.mark.parametrize("count", [1, 2])
-def test_the_failure_of_one_is_the_failure_of_all(fake_engine: Any, count: int) -> None:
-    fake_engine.finish, fake_engine.error = "error", EngineError("broken")
-    with pytest.raises(EngineError):
-        collect(Run(fake_engine, [REQUEST] * count))
-    with pytest.raises(EngineError):
-        asyncio.run(Run(fake_engine, [REQUEST] * count).results())
-
-
-def test_a_request_that_was_given_up_is_503() -> None:
-    with pytest.raises(ApiError) as caught:
-        checked(Event(0, finish_reason="cancelled"))
-    assert caught.value.status == 503
-
-
-def test_states_and_names(fake_engine: Any) -> None:
-    service = Service("m")
+def test_states(serving: Any, fake_engine: Any) -> None:
+    service = serving(None, "m")
     assert service.state == "loading"
-    with pytest.raises(ApiError, match="loading"):
-        service.ready()
-    service.engine = fake_engine
-    assert (service.state, service.ready()) == ("ready", fake_engine)
+    with pytest.raises(ApiError, match="the server is loading"):
+        service.route("m", ANYONE)
+    service.default.engine = fake_engine
+    assert (service.state, service.route("m", ANYONE).engine) == ("ready", fake_engine)
     service.stopping = True
     assert service.state == "draining"
-    service.check_name("")
-    service.check_name("m")
-    Service("").check_name("anything")
-    with pytest.raises(ApiError, match="no model"):
-        service.check_name("n")
+    with pytest.raises(ApiError, match="the server is draining"):
+        service.route("", ANYONE)
+
+
+def test_names(serving: Any, fake_engine: Any) -> None:
+    service = serving(name="m")
+    service.models["n"] = Served("n")
+    service.adapters["a"] = Lora("a", Path("somewhere"), service.default)
+    assert [service.route(name, ANYONE).name for name in ("", "m")] == ["m", "m"]
+    route = service.route("a", ANYONE)
+    assert (route.name, route.adapter, route.engine) == ("a", "a", fake_engine)
+    with pytest.raises(ApiError, match="the model 'n' is loading"):
+        service.route("n", ANYONE)
+    with pytest.raises(ApiError, match="there is no model 'o'") as caught:
+        service.route("o", ANYONE)
+    assert caught.value.status == 404
+
+
+def test_a_server_without_a_name_answers_to_every_name(serving: Any) -> None:
+    service = serving(name="")
+    assert service.route("anything", ANYONE).name == "anything"
+    assert service.route("", ANYONE).name == ""
+
+
+def test_a_caller_asks_only_what_it_may(serving: Any) -> None:
+    service = serving(name="m")
+    service.adapters["a"] = Lora("a", Path("somewhere"), service.default)
+    assert service.route("a", Caller("k", models=["a"])).adapter == "a"
+    with pytest.raises(ApiError, match="may not use that model") as caught:
+        service.route("", Caller("k", models=["a"]))
+    assert caught.value.status == 403
+
+
+def test_requests_carry_adapter_and_salt(serving: Any, fake_engine: Any) -> None:
+    service = serving(name="m")
+    service.adapters["a"] = Lora("a", Path("somewhere"), service.default)
+    caller = Caller("k", salt="s")
+    service.run(service.route("a", caller), caller, "cmpl-1", [REQUEST])
+    assert (fake_engine.seen[0].adapter, fake_engine.seen[0].salt) == ("a", "s")
