@@ -39,11 +39,15 @@ class ArtifactError(LianluError):
 
 
 class RequestError(LianluError):
-    """One request to a model cannot be served; `status` is the HTTP status the server answers with."""
+    """One request to a model cannot be served; `status` is the HTTP status the server answers with.
 
-    def __init__(self, message: str, hint: str = "", status: int = 400) -> None:
+    `retry_after_s` says in how many seconds it may be worth another try, where that is known.
+    """
+
+    def __init__(self, message: str, hint: str = "", status: int = 400, retry_after_s: float | None = None) -> None:
         super().__init__(message, hint)
         self.status = status
+        self.retry_after_s = retry_after_s
 
 
 class EngineError(LianluError):

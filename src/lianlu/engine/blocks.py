@@ -66,6 +66,16 @@ class BlockPool:
             found.append(block)
         return found
 
+    def num_known(self, tokens: Sequence[int], root: bytes) -> int:
+        """How many of the first tokens lie in blocks that can be found now; nothing is taken, legal from any thread."""
+        known, parent = 0, root
+        while known + self.block_size < len(tokens):
+            parent = chain(parent, tokens[known : known + self.block_size])
+            if parent not in self._block_of:
+                break
+            known += self.block_size
+        return known
+
     def take(self, count: int, shared: Sequence[int] = (), reserve: int = 0) -> list[int] | None:
         """Hold the `shared` blocks and `count` new ones, or change nothing and return None if `reserve` would not be left.
 

@@ -9,24 +9,33 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence as ReadSequence
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 
 from lianlu.client.base import TokenLogprob
-from lianlu.core.errors import ConfigError, EngineError, RequestError
+from lianlu.core.errors import ConfigError, EngineError, LianluError, RequestError
+from lianlu.engine.adapters import Adapters
+from lianlu.engine.admission import Admission
 from lianlu.engine.blocks import BlockPool
+from lianlu.engine.choose import Choice, choose
 from lianlu.engine.config import EngineConfig
+from lianlu.engine.draft import new_drafter
+from lianlu.engine.grammar import Grammars
 from lianlu.engine.limits import check_ids, check_request, longest_sequence, pool_tokens
-from lianlu.engine.output import Live, Output, TokenTexts
+from lianlu.engine.output import Live, Luck, Output, TokenTexts
+from lianlu.engine.rules import rules_for
 from lianlu.engine.runner import Runner
 from lianlu.engine.scheduler import Chunk, Scheduler
 from lianlu.engine.scoring import Target, score_tokens
-from lianlu.engine.sequence import Event, FinishReason, Request, Sequence, State
-from lianlu.kernels import sampling
+from lianlu.engine.sequence import Event, FinishReason, Request, Sequence, State, Timings
+from lianlu.engine.speculate import propose
+from lianlu.engine.timing import Phase, Timeline
 from lianlu.model.config import DynamicScaling
 from lianlu.model.decoder import Decoder
 from lianlu.tokenizer.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from lianlu.engine.sessions import Sessions
 
 
 @dataclass(frozen=True)
@@ -44,13 +53,20 @@ class Stats:
     total_blocks: int = 0
     used_blocks: int = 0
     cached_blocks: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 class Engine:
     """Continuous batching of one model over paged keys and values."""
 
-    def __init__(self, model: Decoder, tokenizer: Tokenizer, config: EngineConfig | None = None) -> None:
-        """Takes memory for `config.max_tokens` keys and values. Raises: ConfigError if there is none for a single block."""
+    def __init__(
+        self, model: Decoder, tokenizer: Tokenizer, config: EngineConfig | None = None, draft: Decoder | None = None
+    ) -> None:
+        """Takes memory for `config.max_tokens` keys and values; `draft` proposes tokens if `config.speculation` says so.
+
+        Raises: ConfigError if there is no memory for a single block, or if `draft` has another vocabulary.
+        """
         self.config = config or EngineConfig()
         self.model = model.eval()
         self.tokenizer = tokenizer
@@ -59,21 +75,28 @@ class Engine:
         if num_blocks < 1:
             raise ConfigError(f"there is no room for a block of {size} tokens", hint="raise max_tokens or free some memory")
         self.pool = BlockPool(num_blocks, size)
-        self.runner = Runner(model, num_blocks, size, max(self.config.max_batch_tokens, self.config.max_running))
+        self.max_batch_tokens = max(self.config.max_batch_tokens, self.config.max_running)
+        self.runner = Runner(model, num_blocks, size, self.max_batch_tokens)
         self.scheduler = self._new_scheduler()
         self.max_len = min(longest_sequence(model.config), num_blocks * size)
         self._eos_ids = frozenset(tokenizer.eos_ids) | frozenset(model.config.eos_token_ids)
+        self.grammars = Grammars(tokenizer, model.config.vocab_size, self._eos_ids)
+        self.adapters = Adapters(model)
+        self.sessions: Sessions | None = None
+        self.drafter = new_drafter(self.config.speculation, self.runner, draft)
+        self.admission = Admission(self.max_batch_tokens)
         self._live: dict[int, Live] = {}
         self._news: list[Event] = []
         self._next_id = 0
         self._texts = TokenTexts(tokenizer)
         self._num_steps = self._num_finished = self._prompt_tokens = self._cached_tokens = self._generated_tokens = 0
+        self._drafted_tokens = self._accepted_tokens = 0
 
     def _new_scheduler(self) -> Scheduler:
         config = self.config
         return Scheduler(
             self.pool,
-            max_batch_tokens=max(config.max_batch_tokens, config.max_running),
+            max_batch_tokens=self.max_batch_tokens,
             max_running=config.max_running,
             prefix_cache=config.prefix_cache,
         )
@@ -81,6 +104,22 @@ class Engine:
     def check(self, request: Request) -> None:
         """Say whether a request can be served at all; touches no state, legal from any thread. Raises: RequestError (400)."""
         check_request(request, self.model.config.vocab_size, self.max_len, self.pool.num_blocks * self.pool.block_size)
+        if request.adapter:
+            self.adapters.check(request.adapter)
+        if request.session:
+            self._check_session(request.session)
+        if request.sampling.constraint is not None:
+            self.grammars.check(request.sampling.constraint)
+
+    def admit(self, request: Request, posted_tokens: int = 0) -> None:
+        """Refuse a request whose first token would come too late; touches no state, legal from any thread.
+
+        `posted_tokens` are prompt tokens of requests that are on their way to the engine. Raises: RequestError (429).
+        """
+        deadline_s = self.config.max_first_token_s if request.deadline_s is None else request.deadline_s
+        if deadline_s is not None:
+            known = self.pool.num_known(request.prompt, self._root(request)) if self.config.prefix_cache else 0
+            self.admission.check(len(request.prompt) - known, posted_tokens, deadline_s)
 
     def submit(self, request: Request) -> int:
         """Queue a request; its id. Raises: RequestError (400: not possible, 429: too many are waiting)."""
@@ -93,102 +132,164 @@ class Engine:
         if wanted.max_tokens == 0:
             self._news.append(Event(number, finish_reason="length", prompt_tokens=len(request.prompt)))
             return number
-        sequence = Sequence(number, request, min(len(request.prompt) + wanted.max_tokens, self.max_len), self._root(request))
-        output = Output(self.tokenizer.stream(), wanted.stop)
-        self._live[number] = Live(sequence, output, secrets.randbits(63) if wanted.seed is None else wanted.seed)
-        self.scheduler.add(sequence)
+        live = self._new_live(number, request)
+        if request.session and self.sessions is not None:
+            self.sessions.restore(live.sequence, self.pool, self.runner)
+        self._live[number] = live
+        self.scheduler.add(live.sequence)
         return number
 
+    def _new_live(self, number: int, request: Request) -> Live:
+        wanted = request.sampling
+        max_len = min(len(request.prompt) + wanted.max_tokens, self.max_len)
+        return Live(
+            Sequence(number, request, max_len, self._root(request)),
+            Output(self.tokenizer.stream(), wanted.stop),
+            secrets.randbits(63) if wanted.seed is None else wanted.seed,
+            rules_for(request, self.grammars),
+            Timeline(monotonic()),
+            Luck(0 if self.drafter is None else self.drafter.num_tokens),
+        )
+
+    def _check_session(self, name: str) -> None:
+        """Raises: RequestError (400) if sessions are not kept here, or not under such a name."""
+        if self.sessions is None:
+            hint = "start it with a folder for them: --sessions FOLDER"
+            raise RequestError("this engine keeps no sessions", hint=hint)
+        self.sessions.check(name)
+
     def _root(self, request: Request) -> bytes:
-        """With dynamic NTK, what a long prompt's tokens compute to depends on its length; such prompts share nothing."""
+        """What the numbers of a sequence depend on besides its tokens, and who may share them.
+
+        With dynamic NTK, what a long prompt's tokens compute to depends on its length; such prompts share nothing.
+        """
         config = self.model.config
         is_long = isinstance(config.rope_scaling, DynamicScaling) and len(request.prompt) > config.max_position_embeddings
-        return len(request.prompt).to_bytes(8, "little") if is_long else b""
+        parts = (
+            self.config.kv.encode(),
+            self.adapters.digest(request.adapter) if request.adapter else b"",
+            request.salt.encode(),
+            str(len(request.prompt)).encode() if is_long else b"",
+        )
+        return b"".join(len(part).to_bytes(4, "little") + part for part in parts)
 
     def cancel(self, request_id: int) -> Event | None:
         """End a request wherever it is and give its blocks back; None when it is not alive (no error)."""
-        live = self._live.pop(request_id, None)
+        live = self._live.get(request_id)
         if live is None:
             return None
+        self._leave(live)
         self.scheduler.end(live.sequence, State.CANCELLED)
-        return _event(live.sequence, finish_reason="cancelled")
+        timings = live.timeline.timings(monotonic(), live.sequence.num_preempted)
+        return _event(live.sequence, finish_reason="cancelled", timings=timings)
 
     def step(self) -> list[Event]:
         """Compute one batch. A request that cannot go on fails alone, in its event. Any exception makes `reset` due."""
         news, self._news = self._news, []
+        begin_s = monotonic()
+        if self.drafter is not None:
+            propose(self.drafter, self.scheduler, self._live)
         chunks = self.scheduler.plan()
         if not chunks:
             return news
         self._num_steps += 1
+        self._note_phases(chunks, begin_s)
         logits_NV = self.runner.step(chunks)
+        if self.drafter is not None:
+            self.drafter.follow(chunks)
+        sampling = [chunk for chunk in chunks if chunk.num_samples]
         for chunk in chunks:
-            self.scheduler.advance(chunk)
-        sampled = [chunk for chunk in chunks if chunk.num_samples]
-        return news + (self._choose(logits_NV, sampled) if sampled else [])
+            if not chunk.num_samples:
+                self.scheduler.advance(chunk)
+        choices = choose(logits_NV, [self._live[chunk.sequence.id] for chunk in sampling], self._texts) if sampling else []
+        self._note_step(chunks, monotonic() - begin_s)
+        news += [self._go_on(chunk, choice) for chunk, choice in zip(sampling, choices, strict=True)]
+        self.admission.note(self.scheduler)
+        return news
 
-    @torch.inference_mode()
-    def _choose(self, logits_NV: Tensor, chunks: ReadSequence[Chunk]) -> list[Event]:
-        """One token for each chunk, and what follows from it."""
-        lives = [self._live[chunk.sequence.id] for chunk in chunks]
-        ids_N, sound_N = sampling.greedy(logits_NV)
-        drawn = [row for row, live in enumerate(lives) if live.sequence.request.sampling.temperature > 0]
-        if drawn:
-            ids_N[drawn] = sampling.sample(logits_NV[drawn], [lives[row].draw() for row in drawn])
-        logprobs = self._logprobs(logits_NV, ids_N, lives)
-        return [
-            self._go_on(live, token, logprobs.get(row, ())) if sound else self._give_up(live)
-            for row, (live, token, sound) in enumerate(zip(lives, ids_N.tolist(), sound_N.tolist(), strict=True))
-        ]
+    def _note_phases(self, chunks: ReadSequence[Chunk], now_s: float) -> None:
+        """Tell the clocks who was preempted and who computes."""
+        for sequence in self.scheduler.gave_way:
+            self._live[sequence.id].timeline.enter("preempted", now_s)
+        for chunk in chunks:
+            phase: Phase = "decode" if chunk.sequence.num_generated else "prefill"
+            self._live[chunk.sequence.id].timeline.enter(phase, now_s)
 
-    def _logprobs(self, logits_NV: Tensor, ids_N: Tensor, lives: ReadSequence[Live]) -> dict[int, tuple[TokenLogprob, ...]]:
-        """By row, for the rows that want them."""
-        wanted = {row: count for row, live in enumerate(lives) if (count := live.sequence.request.sampling.logprobs) is not None}
-        if not wanted:
-            return {}
-        rows, count = list(wanted), max(wanted.values())
-        own_N, _ = sampling.logprobs(logits_NV[rows], ids_N[rows])
-        ids_NA, values_NA = sampling.alternatives(logits_NV[rows], count)
-        found = zip(rows, ids_N[rows].tolist(), own_N.tolist(), ids_NA.tolist(), values_NA.tolist(), strict=True)
-        return {
-            row: (self._texts.logprob(token, own, list(zip(ids, values, strict=True))[: wanted[row]]),)
-            for row, token, own, ids, values in found
-        }
+    def _note_step(self, chunks: ReadSequence[Chunk], seconds: float) -> None:
+        """Share the time of a step out among those that were in it."""
+        num_rows = sum(chunk.end - chunk.start for chunk in chunks)
+        for chunk in chunks:
+            self._live[chunk.sequence.id].timeline.stepped(seconds, (chunk.end - chunk.start) / num_rows)
+        keys = sum((chunk.end - chunk.start) * (chunk.end + chunk.start) / 2 for chunk in chunks)
+        self.admission.cost.learn(num_rows, keys, seconds)
 
-    def _go_on(self, live: Live, token: int, logprobs: tuple[TokenLogprob, ...]) -> Event:
-        """Take in a chosen token: text, and whether it is the last."""
-        sequence = live.sequence
-        sequence.tokens.append(token)
-        self._generated_tokens += 1
-        reason: FinishReason | None = None
-        if token in self._eos_ids and not sequence.request.ignore_eos:
-            text, reason = "", "stop"
-        else:
-            text = live.output.push(token)
+    def _go_on(self, chunk: Chunk, choice: Choice) -> Event:
+        """Take in the tokens chosen for a sequence: text, and whether one of them is the last."""
+        live, sequence = choice.live, choice.live.sequence
+        if choice.error is not None:
+            return self._give_up(live, choice.error)
+        num_proposed, num_accepted = len(sequence.drafts), len(choice.tokens) - 1
+        if num_proposed:
+            live.luck.note(num_proposed, num_accepted)
+            live.timeline.num_drafted += num_proposed
+            live.timeline.num_accepted += num_accepted
+            self._drafted_tokens += num_proposed
+            self._accepted_tokens += num_accepted
+        live.timeline.enter("decode", monotonic())
+        text, taken, reason = self._take(live, choice.tokens)
+        self.scheduler.advance(chunk)
+        timings = None if reason is None else self._finish(live)
+        return _event(
+            sequence,
+            text=text,
+            token_ids=choice.tokens[:taken],
+            logprobs=choice.logprobs[:taken],
+            finish_reason=reason,
+            timings=timings,
+        )
+
+    def _take(self, live: Live, tokens: ReadSequence[int]) -> tuple[str, int, FinishReason | None]:
+        """Append tokens up to the one that ends the reply: their text, how many, and why it ends if it does."""
+        sequence, text = live.sequence, ""
+        for taken, token in enumerate(tokens, start=1):
+            sequence.tokens.append(token)
+            self._generated_tokens += 1
+            if token in self._eos_ids and not sequence.request.ignore_eos:
+                return text + live.output.flush(), taken, "stop"
+            text += live.output.push(token)
             if live.output.stopped:
-                reason = "stop"
-            elif len(sequence.tokens) >= sequence.max_len:
-                reason = "length"
-        if reason is not None:
-            text += live.output.flush()
-            reason = "stop" if live.output.stopped else reason
-            self._finish(live)
-        return _event(sequence, text, (token,), logprobs, reason)
+                return text, taken, "stop"
+            if live.rules is not None:
+                live.rules.accept(token)
+            if live.rules is not None and live.rules.finished:
+                return text + live.output.flush(), taken, "stop"
+            if len(sequence.tokens) >= sequence.max_len:
+                text += live.output.flush()
+                return text, taken, "stop" if live.output.stopped else "length"
+        return text, len(tokens), None
 
-    def _finish(self, live: Live) -> None:
-        del self._live[live.sequence.id]
+    def _finish(self, live: Live) -> Timings:
+        if live.sequence.request.session and self.sessions is not None:
+            self.sessions.keep(live.sequence, self.runner)
+        self._leave(live)
         self.scheduler.end(live.sequence, State.FINISHED)
         self._num_finished += 1
         self._cached_tokens += live.sequence.num_cached
+        self.admission.cost.finished(live.sequence.num_generated)
+        return live.timeline.timings(monotonic(), live.sequence.num_preempted)
 
-    def _give_up(self, live: Live) -> Event:
-        """Fail one request; nothing that was computed for it is left."""
+    def _leave(self, live: Live) -> None:
+        """Forget a request that ends, for whatever reason."""
         del self._live[live.sequence.id]
+        if self.drafter is not None:
+            self.drafter.forget(live)
+
+    def _give_up(self, live: Live, error: LianluError) -> Event:
+        """Fail one request; nothing that was computed for it is left."""
+        self._leave(live)
         self.runner.wipe(self.scheduler.expel(live.sequence))
-        error = EngineError(
-            "the model computed no usable numbers for this request",
-            hint="if it happens with every request, the weights are damaged or overflow in this precision: try float32",
-        )
-        return _event(live.sequence, finish_reason="error", error=error)
+        timings = live.timeline.timings(monotonic(), live.sequence.num_preempted)
+        return _event(live.sequence, finish_reason="error", error=error, timings=timings)
 
     def reset(self, error: Exception) -> list[Event]:
         """Fail every live request with `error` and begin anew with empty blocks; the events that say so."""
@@ -198,8 +299,11 @@ class Engine:
         news, self._news = self._news, []
         for live in self._live.values():
             live.sequence.state = State.FAILED
-            news.append(_event(live.sequence, finish_reason="error", error=failure))
+            timings = live.timeline.timings(monotonic(), live.sequence.num_preempted)
+            news.append(_event(live.sequence, finish_reason="error", error=failure, timings=timings))
         self._live.clear()
+        if self.drafter is not None:
+            self.drafter.clear()
         self.pool = BlockPool(self.pool.num_blocks, self.pool.block_size)
         self.scheduler = self._new_scheduler()
         self.runner.clear()
@@ -221,6 +325,8 @@ class Engine:
         """Give the memory for keys and values back; the engine is of no use after that."""
         self._live.clear()
         self.runner.clear(for_good=True)
+        if self.drafter is not None:
+            self.drafter.clear(for_good=True)
 
     @property
     def idle(self) -> bool:
@@ -241,25 +347,17 @@ class Engine:
             total_blocks=self.pool.num_blocks,
             used_blocks=self.pool.num_used,
             cached_blocks=self.pool.num_cached,
+            drafted_tokens=self._drafted_tokens,
+            accepted_tokens=self._accepted_tokens,
         )
 
 
-def _event(
-    sequence: Sequence,
-    text: str = "",
-    token_ids: tuple[int, ...] = (),
-    logprobs: tuple[TokenLogprob, ...] = (),
-    finish_reason: FinishReason | None = None,
-    error: EngineError | None = None,
-) -> Event:
+def _event(sequence: Sequence, **news: Any) -> Event:
+    """News of a sequence, with its counts as they are now."""
     return Event(
         sequence.id,
-        text,
-        token_ids,
-        logprobs,
-        finish_reason,
         prompt_tokens=sequence.num_prompt,
         completion_tokens=sequence.num_generated,
         cached_tokens=sequence.num_cached,
-        error=error,
+        **news,
     )

@@ -8,12 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence as ReadSequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lianlu.client.base import TokenLogprob
 from lianlu.engine.sequence import Sequence
+from lianlu.engine.timing import Timeline
 from lianlu.kernels.sampling import Draw, uniform
 from lianlu.tokenizer.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from lianlu.engine.rules import Rules
+
+MOST = 32
+PATIENCE = 16
 
 
 class Stream(Protocol):
@@ -64,18 +71,52 @@ def _overlap(text: str, stop: str) -> int:
     return 0
 
 
+@dataclass(slots=True)
+class Luck:
+    """How well proposals for one sequence come true, and so how many to make: more after success, fewer after failure.
+
+    At zero, one token is proposed every `PATIENCE` times, as luck may change.
+    """
+
+    width: int
+    _idle: int = 0
+
+    def num_tokens(self) -> int:
+        """How many to propose now."""
+        if self.width:
+            return self.width
+        self._idle = (self._idle + 1) % PATIENCE
+        return int(self._idle == 0)
+
+    def note(self, num_proposed: int, num_accepted: int) -> None:
+        """Learn from what became of proposals."""
+        if num_accepted == num_proposed:
+            self.width = min(max(2 * self.width, 1), MOST)
+        else:
+            self.width = (self.width + num_accepted) // 2
+
+
 @dataclass(slots=True, eq=False)
 class Live:
-    """A live request: its sequence, its text, and the seed of its draws."""
+    """A live request: its sequence, its text, the seed of its draws, what its tokens have to keep to, and its clock."""
 
     sequence: Sequence
     output: Output
     seed: int
+    rules: Rules | None
+    timeline: Timeline
+    luck: Luck
 
-    def draw(self) -> Draw:
-        """How its next token is drawn."""
+    @property
+    def is_drawn(self) -> bool:
+        """Whether its tokens are drawn at all; greedy ones are not."""
+        return self.sequence.request.sampling.temperature > 0
+
+    def draw(self, ahead: int = 0) -> Draw:
+        """How the token after the known ones and `ahead` proposals is drawn."""
         wanted = self.sequence.request.sampling
-        return Draw(wanted.temperature, wanted.top_k, wanted.top_p, uniform(self.seed, self.sequence.num_generated))
+        place = self.sequence.num_generated + ahead
+        return Draw(wanted.temperature, wanted.top_k, wanted.top_p, uniform(self.seed, place))
 
 
 class TokenTexts:

@@ -47,6 +47,7 @@ class Runner:
         self.model = model
         self.num_blocks = num_blocks
         self.block_size = block_size
+        self.max_batch_tokens = max_batch_tokens
         self.device = next(model.parameters()).device
         self._like = next(model.parameters())
         self._cache: list[Tensor] = []

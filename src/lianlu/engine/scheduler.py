@@ -47,7 +47,9 @@ class Scheduler:
         self.prefix_cache = prefix_cache
         self.running: list[Sequence] = []
         self.waiting: deque[Sequence] = deque()
-        self.num_preempted = 0
+        self.num_preempted = self.num_waiting_tokens = 0
+        self.gave_way: list[Sequence] = []
+        """Sequences that were preempted by the last plan."""
 
     def __iter__(self) -> Iterator[Sequence]:
         """All live sequences, in order of admission, then of arrival."""
@@ -57,12 +59,13 @@ class Scheduler:
         """Queue a new sequence."""
         assert self.pool.blocks_for(sequence.max_len) <= self.pool.num_blocks, "the sequence could never be held"
         self.waiting.append(sequence)
+        self.num_waiting_tokens += len(sequence.tokens)
 
     def plan(self) -> list[Chunk]:
         """The chunks of the next step, decoding ones first; empty when there is nothing to do."""
         preempted = self._make_room()
-        chunks = [_chunk(s, 1) for s in self.running if s.num_pending == 1]
-        budget = self.max_batch_tokens - len(chunks)
+        chunks = self._decoding()
+        budget = self.max_batch_tokens - sum(chunk.end - chunk.start for chunk in chunks)
         for sequence in self.running:
             if budget and sequence.num_pending > 1:
                 chunks.append(_chunk(sequence, self._share(sequence, budget)))
@@ -71,17 +74,49 @@ class Scheduler:
             self._admit(chunks, budget)
         return chunks
 
+    def reserve(self, sequence: Sequence, count: int) -> int:
+        """Make room for up to `count` proposed tokens of a running sequence, so far as nobody has to give way; for how many."""
+        held = len(sequence.blocks) * self.pool.block_size - len(sequence.tokens)
+        missing = self.pool.blocks_for(max(count - held, 0))
+        taken = self.pool.take(missing, reserve=len(self.running)) if missing else []
+        if taken is None:
+            return max(min(count, held), 0)
+        sequence.blocks += taken
+        return count
+
     def advance(self, chunk: Chunk) -> None:
-        """Note that a planned chunk has been computed; its full blocks can be found from now on."""
+        """Note that a planned chunk has been computed and its new tokens are known; its full blocks can be found from now on.
+
+        What was computed for proposals that were not right is behind the last known token, and counts as not computed.
+        """
         sequence = chunk.sequence
         assert sequence.num_computed == chunk.start
-        sequence.num_computed = chunk.end
+        sequence.num_computed = min(chunk.end, len(sequence.tokens) - 1)
+        sequence.drafts = []
+        self._trim(sequence)
         if self.prefix_cache:
             full = sequence.num_computed // self.pool.block_size
             digests = self._digests(sequence, full)
             for index in range(sequence.num_published, full):
                 self.pool.publish(sequence.blocks[index], digests[index])
             sequence.num_published = max(sequence.num_published, full)
+
+    def _trim(self, sequence: Sequence) -> None:
+        """Give blocks back that only held proposals."""
+        needed = self.pool.blocks_for(len(sequence.tokens))
+        if len(sequence.blocks) > needed:
+            self.pool.release(sequence.blocks[needed:])
+            del sequence.blocks[needed:]
+
+    def _decoding(self) -> list[Chunk]:
+        """The running sequences that need one token to go on, with as many of their proposals as the budget has room for."""
+        decoding = [sequence for sequence in self.running if sequence.num_pending == 1]
+        room = self.max_batch_tokens - len(decoding)
+        for sequence in decoding:
+            if sequence.drafts:
+                del sequence.drafts[room:]
+                room -= len(sequence.drafts)
+        return [_chunk(sequence, 1 + len(sequence.drafts)) for sequence in decoding]
 
     def end(self, sequence: Sequence, state: State) -> None:
         """Take a live sequence out, wherever it is, and give its blocks back."""
@@ -104,7 +139,8 @@ class Scheduler:
         for sequence in self.running:
             assert sequence.state is State.RUNNING
             assert 0 <= sequence.num_computed < len(sequence.tokens)
-            needed = self.pool.blocks_for(sequence.num_computed), self.pool.blocks_for(len(sequence.tokens))
+            known = len(sequence.tokens) + len(sequence.drafts)
+            needed = self.pool.blocks_for(sequence.num_computed), self.pool.blocks_for(known)
             assert needed[0] <= len(sequence.blocks) <= needed[1]
         for sequence in self.waiting:
             assert sequence.state in {State.QUEUED, State.PREEMPTED}
@@ -112,18 +148,18 @@ class Scheduler:
 
     def _make_room(self) -> bool:
         """Blocks for all known tokens of the running, oldest first; whether somebody had to give way."""
-        before = self.num_preempted
+        self.gave_way = []
         index = 0
         while index < len(self.running):
             sequence = self.running[index]
             missing = self.pool.blocks_for(len(sequence.tokens)) - len(sequence.blocks)
-            taken = self.pool.take(missing) if missing else []
+            taken = self.pool.take(missing) if missing > 0 else []
             if taken is None:
                 self._preempt(self.running[-1])
             else:
                 sequence.blocks += taken
                 index += 1
-        return self.num_preempted > before
+        return bool(self.gave_way)
 
     def _preempt(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
@@ -131,9 +167,12 @@ class Scheduler:
         self.pool.release(sequence.blocks)
         sequence.blocks = []
         sequence.num_computed = sequence.num_published = 0
+        sequence.drafts = []
         sequence.num_preempted += 1
         self.num_preempted += 1
+        self.gave_way.append(sequence)
         self.waiting.appendleft(sequence)
+        self.num_waiting_tokens += len(sequence.tokens)
 
     def _admit(self, chunks: list[Chunk], budget: int) -> None:
         """Start waiting sequences as long as tokens, places and blocks last; adds their chunks."""
@@ -156,7 +195,7 @@ class Scheduler:
             budget -= chunks[-1].end - chunks[-1].start
 
     def _start(self, sequence: Sequence, blocks: list[int], num_shared: int) -> None:
-        self.waiting.remove(sequence)
+        self._unqueue(sequence)
         if sequence.state is State.QUEUED:
             sequence.num_cached = num_shared * self.pool.block_size
         sequence.to(State.RUNNING)
@@ -207,7 +246,11 @@ class Scheduler:
         if sequence.state is State.RUNNING:
             self.running.remove(sequence)
         else:
-            self.waiting.remove(sequence)
+            self._unqueue(sequence)
+
+    def _unqueue(self, sequence: Sequence) -> None:
+        self.waiting.remove(sequence)
+        self.num_waiting_tokens -= len(sequence.tokens)
 
 
 def _chunk(sequence: Sequence, count: int) -> Chunk:

@@ -28,13 +28,13 @@ def distinct(number: int, length: int) -> list[int]:
 
 
 def run(books: Scheduler, chunks: list[Chunk]) -> None:
-    """Pretend to compute: advance, append a made-up token, end what is complete."""
+    """Pretend to compute: append a made-up token, advance, end what is complete."""
     for chunk in chunks:
-        books.advance(chunk)
         if chunk.num_samples:
             chunk.sequence.tokens.append(7 + len(chunk.sequence.tokens))
-            if len(chunk.sequence.tokens) >= chunk.sequence.max_len:
-                books.end(chunk.sequence, State.FINISHED)
+        books.advance(chunk)
+        if len(chunk.sequence.tokens) >= chunk.sequence.max_len:
+            books.end(chunk.sequence, State.FINISHED)
     books.audit()
 
 
