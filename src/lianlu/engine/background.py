@@ -115,6 +115,7 @@ class BackgroundEngine:
         self._handles: dict[int, Handle] = {}
         self._ids: dict[Handle, int] = {}
         self._num_open = self._posted_tokens = 0
+        self._max_open = engine.config.max_running + engine.config.max_queued
         self._draining = False
         self._closing = False
         self._thread = threading.Thread(target=self._main, name="lianlu-engine", daemon=True)
@@ -124,12 +125,11 @@ class BackgroundEngine:
         """Hand in a request. Raises: RequestError (400: not possible, 429: too many wait, 503: draining or closed)."""
         self.engine.check(request)
         handle = Handle(request, self._ask_cancel)
-        limit = self.engine.config.max_running + self.engine.config.max_queued
         self.engine.admit(request, self._posted_tokens)
         with self._changed:
             if self._draining:
                 raise RequestError("the engine takes no new requests, it is stopping", hint="try again later", status=503)
-            if self._num_open >= limit:
+            if self._num_open >= self._max_open:
                 raise RequestError(f"{self._num_open} requests are running or waiting", hint="try again later", status=429)
             self._num_open += 1
             self._posted_tokens += len(request.prompt)
@@ -139,8 +139,8 @@ class BackgroundEngine:
     def call(self, job: Callable[[], T]) -> T:
         """Run `job` on the engine thread between two steps and wait for its result (scoring shares the model so).
 
-        Of several jobs one runs between two steps, so that requests go on. Raises: what the job raises; EngineError if the
-        engine is closed.
+        Of several jobs one runs between two steps, so that requests go on. Raises: what the job raises; RequestError (429) if
+        too many wait; EngineError if the engine is closed.
         """
         return self._calling(job).result()
 
@@ -162,6 +162,8 @@ class BackgroundEngine:
         with self._changed:
             if self._closing:
                 raise EngineError("the engine is closed", hint="open the model again")
+            if len(self._calls) >= self._max_open:
+                raise RequestError(f"{len(self._calls)} jobs are waiting", hint="try again later", status=429)
             self._calls.append(run)
             self._changed.notify_all()
         return future

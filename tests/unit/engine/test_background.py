@@ -235,3 +235,20 @@ def test_a_job_that_is_cancelled_before_its_turn_does_not_run(background: Backgr
 
     asyncio.run(main())
     assert ran == []
+
+
+def test_too_many_jobs_are_refused(lab: Any) -> None:
+    background = BackgroundEngine(lab.engine(lab.small.model_copy(update={"max_running": 1, "max_queued": 1})))
+    gate = hold(background)
+
+    async def main() -> None:
+        jobs = [asyncio.ensure_future(background.acall(lambda: 1)) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(RequestError) as caught:
+            await background.acall(lambda: 1)
+        assert caught.value.status == 429
+        gate.set()
+        assert await asyncio.gather(*jobs) == [1, 1]
+
+    asyncio.run(main())
+    background.close()
