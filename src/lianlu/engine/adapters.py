@@ -148,6 +148,6 @@ def content_digest(adapter: Adapter) -> bytes:
     for path, layer in sorted(adapter.layers.items()):
         for piece, (a_RI, b_OR) in sorted(layer.updates.items()):
             state.update(repr((path, layer.layout, piece, layer.scaling[piece], a_RI.shape, b_OR.shape)).encode())
-            state.update(a_RI.numpy())
-            state.update(b_OR.numpy())
+            state.update(a_RI.numpy().data)
+            state.update(b_OR.numpy().data)
     return state.digest()

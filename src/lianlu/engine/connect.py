@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from lianlu.core import machine
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from lianlu.client.base import Client
     from lianlu.engine.config import EngineConfig
     from lianlu.engine.engine import Engine
+    from lianlu.model.decoder import Decoder
 
 Precision = Literal["float32", "bfloat16", "auto"]
 BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
@@ -48,27 +51,50 @@ def open_engine(
     adapter: str | Path | None = None,
     precision: Precision = "float32",
     config: EngineConfig | None = None,
+    adapters: Mapping[str, str | Path] = MappingProxyType({}),
 ) -> Engine:
-    """Load weights, adapter and tokenizer of the model at `target` and build an engine. Raises: DataError, ConfigError."""
-    from lianlu.engine.config import EngineConfig
+    """Load weights, adapters and tokenizer of the model at `target` and build an engine.
+
+    `adapter` is merged into the weights; `adapters` are put beside them, each for the requests that name it.
+    Raises: DataError, ConfigError; RequestError for a name that an adapter cannot have.
+    """
+    from lianlu.engine.config import DraftSpeculation, EngineConfig
     from lianlu.engine.engine import Engine
-    from lianlu.model.load import load_model
-    from lianlu.model.packed import pack_linears
+    from lianlu.engine.sleep import Source, Weights
     from lianlu.tokenizer.tokenizer import Tokenizer
 
     path = Path(target)
     if not path.exists():
         raise DataError(f"there is no model at {path}", hint="give a folder, a .gguf file or a URL; `lianlu pull` fetches models")
     config = config or EngineConfig(dtype=precision)
+    merged = None if adapter is None else Path(adapter)
+    draft = config.speculation.model if isinstance(config.speculation, DraftSpeculation) else None
+
+    def read() -> Weights:
+        return read_model(path, config, merged), None if draft is None else read_model(draft, config)
+
     tokenizer = Tokenizer.load(path)
+    source = Source(read, [one for one in (path, merged, draft) if one is not None])
+    model, small = source.read()
+    engine = Engine(model, tokenizer, config, small)
+    engine.source = source
+    for name, folder in adapters.items():
+        engine.adapters.load(name, folder)
+    return engine
+
+
+def read_model(path: Path, config: EngineConfig, adapter: Path | None = None) -> Decoder:
+    """The model at `path` as `config` runs it, with `adapter` merged into it, ready for an engine. Raises: DataError."""
+    from lianlu.model.load import load_model
+    from lianlu.model.lora import load_adapter, merge_adapter
+    from lianlu.model.packed import pack_linears
+
     model = load_model(path, dtype=torch_dtype(config.dtype))
     if adapter is not None:
-        from lianlu.model.lora import load_adapter, merge_adapter
-
-        load_adapter(model, Path(adapter))
+        load_adapter(model, adapter)
         merge_adapter(model)
     pack_linears(model)
-    return Engine(model, tokenizer, config)
+    return model
 
 
 def torch_dtype(precision: Precision) -> torch.dtype:

@@ -28,6 +28,7 @@ from lianlu.engine.runner import Runner
 from lianlu.engine.scheduler import Chunk, Scheduler
 from lianlu.engine.scoring import Target, score_tokens
 from lianlu.engine.sequence import Event, FinishReason, Request, Sequence, State, Timings
+from lianlu.engine.sleep import Source, check_awake, fall_asleep, wake_up
 from lianlu.engine.speculate import propose
 from lianlu.engine.timing import Phase, Timeline
 from lianlu.model.config import DynamicScaling
@@ -68,7 +69,6 @@ class Engine:
         Raises: ConfigError if there is no memory for a single block, or if `draft` has another vocabulary.
         """
         self.config = config or EngineConfig()
-        self.model = model.eval()
         self.tokenizer = tokenizer
         size = self.config.block_size
         num_blocks = pool_tokens(model, self.config.max_tokens) // size
@@ -76,14 +76,14 @@ class Engine:
             raise ConfigError(f"there is no room for a block of {size} tokens", hint="raise max_tokens or free some memory")
         self.pool = BlockPool(num_blocks, size)
         self.max_batch_tokens = max(self.config.max_batch_tokens, self.config.max_running)
-        self.runner = Runner(model, num_blocks, size, self.max_batch_tokens)
-        self.scheduler = self._new_scheduler()
+        self.adapters = Adapters(model, lambda: (live.sequence.request.adapter for live in self._live.values()))
+        self.settle(model, draft)
         self.max_len = min(longest_sequence(model.config), num_blocks * size)
         self._eos_ids = frozenset(tokenizer.eos_ids) | frozenset(model.config.eos_token_ids)
         self.grammars = Grammars(tokenizer, model.config.vocab_size, self._eos_ids)
-        self.adapters = Adapters(model)
+        self.source: Source | None = None
+        self.asleep = False
         self.sessions: Sessions | None = None
-        self.drafter = new_drafter(self.config.speculation, self.runner, draft)
         self.admission = Admission(self.max_batch_tokens)
         self._live: dict[int, Live] = {}
         self._news: list[Event] = []
@@ -91,6 +91,14 @@ class Engine:
         self._texts = TokenTexts(tokenizer)
         self._num_steps = self._num_finished = self._prompt_tokens = self._cached_tokens = self._generated_tokens = 0
         self._drafted_tokens = self._accepted_tokens = 0
+
+    def settle(self, model: Decoder, draft: Decoder | None) -> None:
+        """Take these weights, and room for their keys and values in blocks that hold nothing yet; no request is live."""
+        self.model = model.eval()
+        self.pool = BlockPool(self.pool.num_blocks, self.pool.block_size)
+        self.scheduler = self._new_scheduler()
+        self.runner = Runner(model, self.pool.num_blocks, self.pool.block_size, self.max_batch_tokens, self.adapters)
+        self.drafter = new_drafter(self.config.speculation, self.runner, draft)
 
     def _new_scheduler(self) -> Scheduler:
         config = self.config
@@ -102,7 +110,8 @@ class Engine:
         )
 
     def check(self, request: Request) -> None:
-        """Say whether a request can be served at all; touches no state, legal from any thread. Raises: RequestError (400)."""
+        """Say whether a request can be served at all; legal from any thread. Raises: RequestError (400, 404, 503)."""
+        check_awake(self)
         check_request(request, self.model.config.vocab_size, self.max_len, self.pool.num_blocks * self.pool.block_size)
         if request.adapter:
             self.adapters.check(request.adapter)
@@ -311,6 +320,7 @@ class Engine:
 
     def prompt_logprobs(self, ids: ReadSequence[int], num_top: int = 0) -> list[TokenLogprob | None]:
         """Log-probabilities of a text's own tokens, None for the first. Raises: RequestError if it is too long."""
+        check_awake(self)
         if len(ids) > self.max_len:
             hint = "shorten the text"
             raise RequestError(f"the text has {len(ids)} tokens, the model's context is {self.max_len} tokens", hint=hint)
@@ -320,6 +330,14 @@ class Engine:
         (scores,) = score_tokens(self.model, [Target(tuple(ids), 1)], num_top)
         found = zip(ids[1:], scores.logprobs, scores.alternatives, strict=True)
         return [None, *(self._texts.logprob(*item) for item in found)]
+
+    def sleep(self) -> None:
+        """Give the memory of the weights back too, until `wake`. Raises: RequestError (409: requests run), ConfigError."""
+        fall_asleep(self)
+
+    def wake(self) -> None:
+        """Read the weights again. Raises: DataError if their files are gone or changed; the engine sleeps on then."""
+        wake_up(self)
 
     def close(self) -> None:
         """Give the memory for keys and values back; the engine is of no use after that."""
