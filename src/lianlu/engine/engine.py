@@ -71,7 +71,7 @@ class Engine:
         self.config = config or EngineConfig()
         self.tokenizer = tokenizer
         size = self.config.block_size
-        num_blocks = pool_tokens(model, self.config.max_tokens) // size
+        num_blocks = pool_tokens(model, self.config.max_tokens, self.config.kv) // size
         if num_blocks < 1:
             raise ConfigError(f"there is no room for a block of {size} tokens", hint="raise max_tokens or free some memory")
         self.pool = BlockPool(num_blocks, size)
@@ -97,7 +97,7 @@ class Engine:
         self.model = model.eval()
         self.pool = BlockPool(self.pool.num_blocks, self.pool.block_size)
         self.scheduler = self._new_scheduler()
-        self.runner = Runner(model, self.pool.num_blocks, self.pool.block_size, self.max_batch_tokens, self.adapters)
+        self.runner = Runner(model, self.pool.num_blocks, self.pool.block_size, self.max_batch_tokens, self.adapters, self.config.kv)
         self.drafter = new_drafter(self.config.speculation, self.runner, draft)
 
     def _new_scheduler(self) -> Scheduler:

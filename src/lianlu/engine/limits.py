@@ -12,6 +12,7 @@ from lianlu.core.console import format_bytes
 from lianlu.core.errors import ConfigError, RequestError
 from lianlu.engine.runner import kv_bytes_per_token
 from lianlu.engine.sequence import Request
+from lianlu.kernels.kv_codec import CodecName
 from lianlu.model.config import DynamicScaling, ModelConfig
 from lianlu.model.decoder import Decoder
 
@@ -26,14 +27,14 @@ def longest_sequence(config: ModelConfig) -> int:
     return UNLIMITED if isinstance(config.rope_scaling, DynamicScaling) else config.max_position_embeddings
 
 
-def pool_tokens(model: Decoder, max_tokens: int | None) -> int:
+def pool_tokens(model: Decoder, max_tokens: int | None, kv: CodecName = "auto") -> int:
     """Tokens whose keys and values are held: as asked, else as many as a share of the memory takes, up to a cap.
 
     Raises: ConfigError if memory does not hold what is asked.
     """
     device = next(model.parameters()).device
     total = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else machine.memory_bytes()
-    per_token = kv_bytes_per_token(model)
+    per_token = kv_bytes_per_token(model, kv)
     if max_tokens is None:
         return min(DEFAULT_TOKENS, int(total * MEMORY_SHARE) // per_token)
     if max_tokens * per_token > total:

@@ -14,6 +14,7 @@ Shapes: T rows of a step, N rows that sample, H query heads, G key-value heads, 
 from __future__ import annotations
 
 from collections.abc import Sequence as ReadSequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lianlu.engine.adapters import Adapters
 from lianlu.engine.kv import KvPool, PoolShape
 from lianlu.engine.scheduler import Chunk
 from lianlu.kernels.kv_codec import Codec, CodecName, codec_for
@@ -82,13 +84,21 @@ class Runner:
     """A model with paged keys and values."""
 
     def __init__(
-        self, model: Decoder, num_blocks: int, block_size: int, max_batch_tokens: int, kv: CodecName = "auto"
+        self,
+        model: Decoder,
+        num_blocks: int,
+        block_size: int,
+        max_batch_tokens: int,
+        adapters: Adapters | None = None,
+        kv: CodecName = "auto",
     ) -> None:
-        """Raises: ConfigError if the model's heads do not suit the codec `kv`."""
+        """`adapters` are those that sequences name. Raises: ConfigError if the model's heads do not suit the codec `kv`."""
         self.model = model
+        self.max_batch_tokens = max_batch_tokens
         self.num_blocks = num_blocks
         self.block_size = block_size
         self.device = next(model.parameters()).device
+        self._adapters = adapters
         self.codec = codec_of(model, kv)
         self.pools: list[KvPool] = []
         self.clear()
@@ -134,13 +144,20 @@ class Runner:
         num_rows = rows[-1].end
         ids_T, positions_T, slots_T, lengths_T = self._staged[:, : round_up(num_rows, ROWS)].to(self.device)
         attend = _Attend(self.pools, self._both(slots_T[:num_rows]), self._spans(rows))
-        h_TD = self.model.hidden(ids_T, positions_T, attend, lengths_T)
+        with self._under_adapters(rows):
+            h_TD = self.model.hidden(ids_T, positions_T, attend, lengths_T)
         ends = {id(part.chunk): part.end for part in rows}
         order = [row for chunk in chunks for row in range(ends[id(chunk)] - chunk.num_samples, ends[id(chunk)])]
         if not order:
             return h_TD.new_empty(0, self.model.config.vocab_size)
         padded = order + [order[-1]] * (-len(order) % ROWS)
         return self.model.head(h_TD[padded])[: len(order)]
+
+    def _under_adapters(self, rows: ReadSequence[Rows]) -> AbstractContextManager[None]:
+        """Each row with the adapter of its sequence."""
+        if self._adapters is None:
+            return nullcontext()
+        return self._adapters.over([(part.chunk.sequence.request.adapter, part.size) for part in rows])
 
     def _both(self, slots_T: Tensor) -> Tensor:
         """Slots of keys and of values."""

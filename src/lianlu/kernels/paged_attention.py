@@ -3,23 +3,27 @@
 A row's result depends on its own query and keys alone, to the bit: not on what else is computed in the call, on where a
 chunk of the prompt begins, or on whether the token is decoded or computed again later. To that end the keys of a sequence
 are cut into splits of `SPLIT` positions counted from its beginning; every split is attended to by itself, and the parts
-are added in order with weights from their log-sum-exp (flash-decoding: Dao et al. 2023). Within a split the order of
-summation does not depend on the number of rows as long as there are `ROWS` or more and keys come in multiples of `KEYS`
-(measured: fp32 and bf16, torch 2.13 on x86; a split of 256 already breaks it), so rows and keys are padded to that.
+are added in order, in fp64, with weights from their log-sum-exp relative to the first split (flash-decoding: Dao et al.
+2023). Within a split the order of summation does not depend on the number of rows as long as there are `ROWS` or more and
+keys come in multiples of `KEYS` (measured: fp32 and bf16, torch 2.13 on x86; a split of 256 already breaks it), so rows
+and keys are padded to that.
 
+Keys and values are read in pieces of `PIECE` splits, so that a context of any length takes the same working memory.
 `partial` is the reference for one split in plain torch; on the CPU PyTorch's flash kernel takes its place.
 
-Shapes: T tokens of one chunk, L keys of one sequence, B decoding rows, N splits of all rows, S keys of a split,
-M most splits of a row,
-H query heads, G key-value heads, Q = H / G queries per KV head, K head_dim, P blocks of keys and values, U tokens per block.
+Shapes: T tokens of one chunk, L keys of one sequence or piece, B sequences, R most queries of one, N splits of all sequences,
+M most splits of one, S keys of a split, H query heads, G key-value heads, Q = H / G queries per KV head, X = R Q padded to a multiple of `ROWS`,
+K head_dim, U tokens per block.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -27,6 +31,10 @@ from torch.nn import functional as F
 SPLIT = 128
 ROWS = 4
 KEYS = 32
+PIECE = 32
+MAX_LOG_WEIGHT = 600.0
+"""Splits that outweigh the first by more than e to this count as this; fp64 ends at 709."""
+KeysValues = tuple[Tensor, Tensor]
 
 
 def round_up(count: int, multiple: int) -> int:
@@ -60,123 +68,211 @@ def chunk_attention(q_THK: Tensor, k_LGK: Tensor, v_LGK: Tensor, num_keys: int) 
     `k_LGK` and `v_LGK` may be longer than `num_keys`: what lies behind is finite and not looked at. For results that do
     not depend on the chunk, L is `num_keys` rounded up to a multiple of `KEYS`.
     """
+    return prompt_attention(q_THK, [(k_LGK, v_LGK)], num_keys)
+
+
+def prompt_attention(q_THK: Tensor, pieces: Iterable[KeysValues], num_keys: int) -> Tensor:
+    """`chunk_attention` over keys and values that come in pieces, all but the last of a multiple of `SPLIT` positions."""
     num_rows, num_heads, head_dim = q_THK.shape
-    num_groups = k_LGK.shape[1]
-    rows = round_up(num_rows, ROWS)
     first = num_keys - num_rows
-    shape = (num_groups, num_heads // num_groups)
-    q_GQTK = F.pad(q_THK, (0, 0, 0, 0, 0, rows - num_rows)).view(rows, *shape, head_dim).permute(1, 2, 0, 3)
-    k_GQLK, v_GQLK = (x[:, :, None].expand(-1, -1, shape[1], -1).permute(1, 2, 0, 3) for x in (k_LGK, v_LGK))
-    parts = []
-    for begin in range(0, num_keys, SPLIT):
-        end = min(begin + SPLIT, k_LGK.shape[0])
-        skip = max(0, begin - first) // ROWS * ROWS
-        mask_TS = _causal_mask(first + skip, rows - skip, begin, end, q_THK)
-        parts.append((skip, *partial(q_GQTK[:, :, skip:], k_GQLK[:, :, begin:end], v_GQLK[:, :, begin:end], mask_TS)))
-    o_GQTK = parts[0][1] if len(parts) == 1 else _merge_rows(parts, first)
-    return o_GQTK.permute(2, 0, 1, 3)[:num_rows].reshape(q_THK.shape)
+    rows = round_up(num_rows, ROWS)
+    padded_THK = F.pad(q_THK, (0, 0, 0, 0, 0, rows - num_rows))
+    total: _Total | None = None
+    begin = 0
+    for k_LGK, v_LGK in pieces:
+        num_groups = k_LGK.shape[1]
+        per_group = num_heads // num_groups
+        q_GQTK = padded_THK.view(rows, num_groups, per_group, head_dim).permute(1, 2, 0, 3)
+        k_GQLK, v_GQLK = (x[:, :, None].expand(-1, -1, per_group, -1).permute(1, 2, 0, 3) for x in (k_LGK, v_LGK))
+        for start in range(0, min(num_keys - begin, k_LGK.shape[0]), SPLIT):
+            part = slice(start, start + SPLIT)
+            k_GQSK, v_GQSK = k_GQLK[:, :, part], v_GQLK[:, :, part]
+            seen = max(0, begin + start - first)
+            skip = seen // ROWS * ROWS
+            mask_TS = _causal_mask(first + skip, rows - skip, begin + start, k_GQSK.shape[2], q_THK)
+            o_GQTK, lse_GQT = partial(q_GQTK[:, :, skip:], k_GQSK, v_GQSK, mask_TS)
+            if total is None:
+                total = _Total(o_GQTK, lse_GQT)
+            else:
+                total.add(o_GQTK[:, :, seen - skip :], lse_GQT[:, :, seen - skip :], seen)
+        begin += k_LGK.shape[0]
+    assert total is not None, "there are no keys"
+    return total.mean().permute(2, 0, 1, 3)[:num_rows].reshape(q_THK.shape)
 
 
-def _causal_mask(first: int, num_rows: int, begin: int, end: int, like: Tensor) -> Tensor | None:
-    """Mask for queries at `first...` and keys `begin:end`: 0 or -inf; None if every query sees every key."""
-    if first >= end - 1:
+def _causal_mask(first: int, num_rows: int, begin: int, num_keys: int, like: Tensor) -> Tensor | None:
+    """Mask for queries at `first...` and keys at `begin...`: 0 or -inf; None if every query sees every key."""
+    if first >= begin + num_keys - 1:
         return None
     positions_T1 = torch.arange(first, first + num_rows, device=like.device)[:, None]
-    mask_TS = torch.zeros(num_rows, end - begin, dtype=like.dtype, device=like.device)
-    return mask_TS.masked_fill_(torch.arange(begin, end, device=like.device) > positions_T1, -math.inf)
+    mask_TS = torch.zeros(num_rows, num_keys, dtype=like.dtype, device=like.device)
+    return mask_TS.masked_fill_(torch.arange(begin, begin + num_keys, device=like.device) > positions_T1, -math.inf)
 
 
-def _merge_rows(parts: list[tuple[int, Tensor, Tensor]], first: int) -> Tensor:
-    """Add the splits of one chunk; split j holds its rows from `skip` on, those before see none of its keys."""
-    _, o_GQTK, lse_GQT = parts[0]
-    lse_NGQT = lse_GQT.new_full((len(parts), *lse_GQT.shape), -math.inf)
-    for index, (_, _, lse_GQR) in enumerate(parts):
-        seen = max(0, index * SPLIT - first)
-        lse_NGQT[index, :, :, seen:] = lse_GQR[:, :, seen - parts[index][0] :]
-    weight_NGQT1 = _weights(lse_NGQT)[..., None]
-    total_GQTK = o_GQTK.float() * weight_NGQT1[0]
-    for index in range(1, len(parts)):
-        skip, o_GQRK, _ = parts[index]
-        seen = max(0, index * SPLIT - first)
-        total_GQTK[:, :, seen:].addcmul_(o_GQRK[:, :, seen - skip :].float(), weight_NGQT1[index, :, :, seen:])
-    return total_GQTK.to(o_GQTK.dtype)
+class _Total:
+    """The sum of the splits of one chunk so far; every row sees the first split."""
+
+    def __init__(self, o_GQTK: Tensor, lse_GQT: Tensor) -> None:
+        self._first_GQTK = o_GQTK
+        self._lse_GQT = lse_GQT.double()
+        self._sum_GQTX: Tensor | None = None
+
+    def add(self, o_GQRK: Tensor, lse_GQR: Tensor, seen: int) -> None:
+        """Add a split that rows from `seen` on see."""
+        if self._sum_GQTX is None:
+            self._sum_GQTX = _weighted(self._first_GQTK, torch.zeros_like(self._lse_GQT))
+        self._sum_GQTX[:, :, seen:].add_(_weighted(o_GQRK, lse_GQR - self._lse_GQT[:, :, seen:]))
+
+    def mean(self) -> Tensor:
+        """o_GQTK."""
+        return self._first_GQTK if self._sum_GQTX is None else _mean(self._sum_GQTX, self._first_GQTK.dtype)
 
 
-def _weights(lse_N: Tensor) -> Tensor:
-    """Share of every split (first axis) in the whole; in fp64, so that rounding does not depend on the place in the tensor."""
-    return lse_N.double().softmax(0).float()
+def _weighted(o_K: Tensor, log_weight: Tensor) -> Tensor:
+    """Results of a split times their weights, and the weights as one more column; fp64."""
+    weight_1 = log_weight.clamp(max=MAX_LOG_WEIGHT).exp()[..., None]
+    return torch.cat((o_K * weight_1, weight_1), -1)
+
+
+def _mean(sum_X: Tensor, dtype: torch.dtype) -> Tensor:
+    return (sum_X[..., :-1] / sum_X[..., -1:]).to(dtype)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The cache that a plan is made for: its blocks, and Q, the queries per key-value head.
+
+    The last of `num_blocks` is never written and fills up the tables; `block_size` divides `SPLIT`. Rows of the cache are
+    all its blocks of keys, then all its blocks of values.
+    """
+
+    num_blocks: int
+    block_size: int
+    per_group: int
+
+    def pieces(self, blocks: Tensor) -> tuple[Tensor, ...]:
+        """Rows of the cache for consecutive blocks, `PIECE` splits at a time."""
+        return tuple(torch.cat((part, part + self.num_blocks)) for part in blocks.split(PIECE * SPLIT // self.block_size))
 
 
 @dataclass(frozen=True)
 class DecodePlan:
-    """Where the keys of the decoding rows of one step lie; the same for all layers."""
+    """Where the keys of sequences with a few queries each lie; the same for all layers.
 
-    blocks: Tensor
-    """Rows of the cache seen as [2 P, U G K]: all blocks of keys, split by split, then those of values."""
-    row_of_split: Tensor
-    """[N]: the row that each split belongs to."""
+    Splits lie in the order of their place in the sequence, so that the j-th ones are neighbours, and those who have a
+    j-th one are the first sequences.
+    """
+
+    pieces: tuple[Tensor, ...]
+    """Rows of the cache, `PIECE` splits at a time."""
+    starts: tuple[int, ...]
+    """The j-th splits are those from `starts[j]` to `starts[j + 1]`."""
+    sequence_of_split: Tensor
+    """[N]"""
     mask: Tensor
-    """[N, 1, 1, S]: 0 for a key, -inf for what lies behind the last one."""
-    split_of_row: Tensor | None
-    """[M, B]: the j-th split of row b (its last where it has no j-th); None if each row has one split."""
-    absent: Tensor | None
-    """[M, B, 1, 1]: 0, or -inf where a row has no j-th split."""
+    """[N, 1, 1 or X, S]: 0 for a key, -inf for one that lies behind the query."""
+    unseen: Tensor | None
+    """[N, 1, X]: whether the query sees no key of the split; None if all see some."""
+    num_queries: int
+    """R"""
+    query: Tensor | None
+    """[B R]: the row of each query, some row where a sequence has fewer; None if there is one query each."""
+    place: Tensor | None
+    """[T]: where the rows' results are among B R; None if there is one query each."""
 
 
 def plan_decode(
-    tables: Sequence[Sequence[int]], lengths: Sequence[int], num_blocks: int, block_size: int, like: Tensor
+    tables: Sequence[Sequence[int]], lengths: Sequence[int], counts: Sequence[int], layout: Layout, like: Tensor
 ) -> DecodePlan:
-    """Plan for rows whose sequence has `lengths[b]` keys in the blocks `tables[b]`.
+    """Plan for sequences with `lengths[b]` keys in the blocks `tables[b]` and queries at the last `counts[b]` of them.
 
-    The cache has `num_blocks` blocks, the last of which is never written and fills up the tables; `block_size` divides `SPLIT`.
+    The queries are rows, sequence by sequence; sequences with more splits come first.
     """
-    per_split, device = SPLIT // block_size, like.device
-    counts = [-(-length // SPLIT) for length in lengths]
-    flat: list[int] = []
-    for table, count in zip(tables, counts, strict=True):
-        flat += table
-        flat += [num_blocks - 1] * (count * per_split - len(table))
-    counts_B = torch.tensor(counts)
-    lengths_B = torch.tensor(lengths)
-    rows_N = torch.repeat_interleave(torch.arange(len(counts)), counts_B)
-    begin_B = counts_B.cumsum(0) - counts_B
-    left_N = lengths_B[rows_N] - (torch.arange(len(rows_N)) - begin_B[rows_N]) * SPLIT
-    mask_NS = torch.zeros(len(rows_N), SPLIT, dtype=like.dtype).masked_fill_(torch.arange(SPLIT) >= left_N[:, None], -math.inf)
-    blocks = torch.tensor(flat)
-    split_MB = absent_MB11 = None
-    if max(counts) > 1:
-        order_M1 = torch.arange(max(counts))[:, None]
-        absent_MB11 = (
-            torch.zeros(max(counts), len(counts)).masked_fill_(order_M1 >= counts_B, -math.inf)[..., None, None].to(device)
-        )
-        split_MB = (begin_B + torch.minimum(order_M1, counts_B - 1)).to(device)
-    both = torch.cat((blocks, blocks + num_blocks)).to(device)
-    return DecodePlan(both, rows_N.to(device), mask_NS[:, None, None].to(device), split_MB, absent_MB11)
+    lengths_B, counts_B = torch.tensor(lengths), torch.tensor(counts)
+    splits_B = -(-lengths_B // SPLIT)
+    assert (splits_B.diff() <= 0).all(), "sequences with more splits come first"
+    has_MB = torch.arange(int(splits_B[0]))[:, None] < splits_B
+    order_N, sequence_N = has_MB.nonzero().unbind(1)
+    position_BX = (lengths_B - counts_B)[:, None] + _query_of(counts_B, layout.per_group)
+    mask_NXS, unseen_NX = _masks(position_BX[sequence_N] - order_N[:, None] * SPLIT, like.dtype)
+    most, device = max(counts), like.device
+    owns_BR = torch.arange(most) < counts_B[:, None]
+    query_BR = (counts_B.cumsum(0) - counts_B)[:, None] + torch.arange(most).minimum(counts_B[:, None] - 1)
+    return DecodePlan(
+        layout.pieces(_blocks(tables, has_MB, layout).to(device)),
+        (0, *has_MB.sum(1).cumsum(0).tolist()),
+        sequence_N.to(device),
+        mask_NXS[:, None].to(device),
+        unseen_NX[:, None].to(device) if unseen_NX.any() else None,
+        most,
+        query_BR.flatten().to(device) if most > 1 else None,
+        owns_BR.flatten().nonzero().flatten().to(device) if most > 1 else None,
+    )
 
 
-def paged_decode(q_BHK: Tensor, cache_2PUGK: Tensor, plan: DecodePlan) -> Tensor:
-    """o_BHK of one query per row over the blocks of its sequence."""
-    num_rows, num_heads, head_dim = q_BHK.shape
-    num_groups = cache_2PUGK.shape[3]
-    num_splits = plan.row_of_split.shape[0]
-    per_group = num_heads // num_groups
-    kv_2NSGK = cache_2PUGK.flatten(0, 1).flatten(1).index_select(0, plan.blocks).view(2, num_splits, SPLIT, num_groups, head_dim)
-    k_NGSK, v_NGSK = kv_2NSGK.transpose(2, 3)
-    q_BGQK = F.pad(q_BHK.view(num_rows, num_groups, per_group, head_dim), (0, 0, 0, max(0, ROWS - per_group)))
-    q_NGQK = q_BGQK if plan.split_of_row is None else q_BGQK.index_select(0, plan.row_of_split)
-    o_NGQK, lse_NGQ = partial(q_NGQK, k_NGSK, v_NGSK, plan.mask.expand(-1, -1, q_NGQK.shape[2], -1))
-    return _merge_splits(o_NGQK, lse_NGQ, plan)[:, :, :per_group].reshape(q_BHK.shape)
+def _query_of(counts_B: Tensor, per_group: int) -> Tensor:
+    """[B, X] which query of its sequence a row of the product is, the last one for those that are no query's; X = 1 if R is."""
+    most = int(counts_B.max())
+    if most == 1:
+        return torch.zeros(len(counts_B), 1, dtype=torch.int64)
+    return (torch.arange(round_up(most * per_group, ROWS)) // per_group).minimum(counts_B[:, None] - 1)
 
 
-def _merge_splits(o_NGQK: Tensor, lse_NGQ: Tensor, plan: DecodePlan) -> Tensor:
-    """Add the splits of each row, in order."""
-    if plan.split_of_row is None or plan.absent is None:
-        return o_NGQK
-    order_N, (most, num_rows) = plan.split_of_row.flatten(), plan.split_of_row.shape
-    lse_MBGQ = lse_NGQ.index_select(0, order_N).view(most, num_rows, *lse_NGQ.shape[1:]) + plan.absent
-    weight_MBGQ1 = _weights(lse_MBGQ)[..., None]
-    o_MBGQK = o_NGQK.float().index_select(0, order_N).view(most, num_rows, *o_NGQK.shape[1:])
-    total_BGQK = o_MBGQK[0] * weight_MBGQ1[0]
-    for index in range(1, most):
-        total_BGQK.addcmul_(o_MBGQK[index], weight_MBGQ1[index])
-    return total_BGQK.to(o_NGQK.dtype)
+def _masks(last_NX: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """mask_NXS and unseen_NX, given the last key of each split that a query sees; who sees none looks at all and is not heard."""
+    unseen_NX = last_NX < 0
+    hidden_NXS = (torch.arange(SPLIT) > last_NX[..., None]) & ~unseen_NX[..., None]
+    return torch.zeros(hidden_NXS.shape, dtype=dtype).masked_fill_(hidden_NXS, -math.inf), unseen_NX
+
+
+def _blocks(tables: Sequence[Sequence[int]], has_MB: Tensor, layout: Layout) -> Tensor:
+    """Blocks of all splits, split by split."""
+    most, num_sequences = has_MB.shape
+    table_BMP = np.full((num_sequences, most * SPLIT // layout.block_size), layout.num_blocks - 1)
+    for row, table in zip(table_BMP, tables, strict=True):
+        row[: len(table)] = table
+    return torch.from_numpy(table_BMP).view(num_sequences, most, -1).transpose(0, 1)[has_MB].flatten()
+
+
+def paged_decode(q_THK: Tensor, read: Callable[[Tensor], KeysValues], plan: DecodePlan) -> Tensor:
+    """o_THK of a plan's queries; `read` gives k_LGK and v_LGK of rows of the cache."""
+    num_sequences, (_, num_heads, head_dim) = plan.starts[1], q_THK.shape
+    q_NGXK: Tensor | None = None
+    parts = []
+    for number, rows in enumerate(plan.pieces):
+        k_NSGK, v_NSGK = (x_LGK.view(-1, SPLIT, *x_LGK.shape[1:]) for x_LGK in read(rows))
+        if q_NGXK is None:
+            q_BGXK = _queries(q_THK, plan, k_NSGK.shape[2])
+            q_NGXK = q_BGXK if len(plan.starts) == 2 else q_BGXK.index_select(0, plan.sequence_of_split)
+        splits = slice(number * PIECE, (number + 1) * PIECE)
+        mask_N1XS = plan.mask[splits].expand(-1, -1, q_NGXK.shape[2], -1)
+        parts.append(partial(q_NGXK[splits], k_NSGK.transpose(1, 2), v_NSGK.transpose(1, 2), mask_N1XS))
+    o_NGXK, lse_NGX = parts[0] if len(parts) == 1 else (torch.cat(both) for both in zip(*parts, strict=True))
+    o_BGXK = o_NGXK if len(plan.starts) == 2 else _merge_splits(o_NGXK, lse_NGX, plan)
+    per_group = num_heads // o_BGXK.shape[1]
+    o_BGRQK = o_BGXK[:, :, : plan.num_queries * per_group].unflatten(2, (plan.num_queries, per_group))
+    o_THK = o_BGRQK.transpose(1, 2).reshape(num_sequences * plan.num_queries, num_heads, head_dim)
+    return o_THK if plan.place is None else o_THK.index_select(0, plan.place)
+
+
+def _queries(q_THK: Tensor, plan: DecodePlan, num_groups: int) -> Tensor:
+    """q_BGXK."""
+    if plan.query is not None:
+        q_THK = q_THK.index_select(0, plan.query)
+    q_BRGQK = q_THK.view(-1, plan.num_queries, num_groups, q_THK.shape[1] // num_groups, q_THK.shape[2])
+    q_BGXK = q_BRGQK.transpose(1, 2).flatten(2, 3)
+    return F.pad(q_BGXK, (0, 0, 0, -q_BGXK.shape[2] % ROWS))
+
+
+def _merge_splits(o_NGXK: Tensor, lse_NGX: Tensor, plan: DecodePlan) -> Tensor:
+    """Add the splits of each sequence, in order."""
+    num_sequences = plan.starts[1]
+    lse_NGX = lse_NGX.double()
+    log_weight_NGX = lse_NGX - lse_NGX[:num_sequences].index_select(0, plan.sequence_of_split)
+    if plan.unseen is not None:
+        log_weight_NGX.masked_fill_(plan.unseen, -math.inf)
+    terms_NGXK = _weighted(o_NGXK, log_weight_NGX)
+    sum_BGXK = terms_NGXK[:num_sequences]
+    for begin, end in pairwise(plan.starts[1:]):
+        sum_BGXK[: end - begin].add_(terms_NGXK[begin:end])
+    return _mean(sum_BGXK, o_NGXK.dtype)

@@ -75,7 +75,7 @@ def test_a_folder_gives_a_client_in_this_process(folder: Path) -> None:
 def test_precision_is_the_dtype_of_weights_and_keys(folder: Path) -> None:
     engine = open_engine(folder, precision="bfloat16")
     assert engine.config.dtype == "bfloat16"
-    assert engine.runner._cache[0].dtype == torch.bfloat16
+    assert engine.runner.codec.stored == torch.bfloat16
     assert next(engine.model.parameters()).dtype == torch.bfloat16
 
 

@@ -32,6 +32,7 @@ class Case:
         self.q = torch.randn(LENGTH, groups * per_group, head_dim, generator=generator).to(dtype)
         self.k, self.v = (torch.randn(LENGTH, groups, head_dim, generator=generator).to(dtype) for _ in range(2))
         self.table = torch.randperm(NUM_BLOCKS, generator=generator)[: -(-LENGTH // BLOCK)].tolist()
+        self.layout = paged.Layout(NUM_BLOCKS + 1, BLOCK, per_group)
         self.cache = torch.zeros(2, NUM_BLOCKS + 1, BLOCK, groups, head_dim, dtype=dtype)
         for position in range(LENGTH):
             block, place = self.table[position // BLOCK], position % BLOCK
@@ -43,10 +44,17 @@ class Case:
         k[:end], v[:end] = self.k[:end], self.v[:end]
         return paged.chunk_attention(self.q[begin:end], k, v, end)
 
-    def decode(self, positions: list[int]) -> Tensor:
-        tables = [self.table[: position // BLOCK + 1] for position in positions]
-        plan = paged.plan_decode(tables, [position + 1 for position in positions], NUM_BLOCKS + 1, BLOCK, self.cache)
-        return paged.paged_decode(self.q[positions], self.cache, plan)
+    def decode(self, ends: list[int], counts: list[int] | None = None) -> Tensor:
+        """Attention of the last rows before each end, ends in falling order."""
+        counts = counts or [1] * len(ends)
+        tables = [self.table[: -(-end // BLOCK)] for end in ends]
+        rows = torch.cat([torch.arange(end - count, end) for end, count in zip(ends, counts, strict=True)])
+        plan = paged.plan_decode(tables, ends, counts, self.layout, self.cache)
+        return paged.paged_decode(self.q[rows], self.read, plan)
+
+    def read(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        k, v = self.cache.flatten(0, 1)[rows].view(2, -1, *self.cache.shape[3:])
+        return k, v
 
     def dense(self) -> Tensor:
         """The plainest causal attention, in fp64."""
@@ -81,20 +89,47 @@ def test_what_lies_behind_the_last_key_does_not_matter(shape: tuple[int, int, in
     assert torch.equal(case.chunk(5, 100, extra=64), case.chunk(5, 100))
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.sampled_from(sorted(CASES, key=str)), st.lists(st.integers(0, LENGTH - 1), min_size=1, max_size=9))
-def test_decoding_gives_the_bits_of_the_prompt(which: tuple[tuple[int, int, int], torch.dtype], positions: list[int]) -> None:
+RUNS = st.lists(st.tuples(st.integers(1, LENGTH), st.integers(1, 11)), min_size=1, max_size=9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(sorted(CASES, key=str)), RUNS)
+def test_decoding_gives_the_bits_of_the_prompt(
+    which: tuple[tuple[int, int, int], torch.dtype], runs: list[tuple[int, int]]
+) -> None:
     case = CASES[which]
-    assert torch.equal(case.decode(positions), case.chunk(0, LENGTH)[positions])
+    runs = sorted(((end, min(count, end)) for end, count in runs), reverse=True)
+    whole = case.chunk(0, LENGTH)
+    expected = torch.cat([whole[end - count : end] for end, count in runs])
+    assert torch.equal(case.decode([end for end, _ in runs], [count for _, count in runs]), expected)
+
+
+@pytest.mark.parametrize("piece", [1, 2])
+def test_keys_that_are_read_in_pieces_give_the_same_bits(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = CASES[SHAPES[2], torch.float32]
+    whole, ends, counts = case.chunk(0, LENGTH), [LENGTH, 299, 131, 20], [1, 7, 9, 3]
+    decoded = case.decode(ends, counts)
+    monkeypatch.setattr(paged, "PIECE", piece)
+    assert torch.equal(case.decode(ends, counts), decoded)
+    size = piece * paged.SPLIT
+    padded = [torch.nn.functional.pad(x, (0, 0, 0, 0, 0, paged.KEYS)).split(size) for x in (case.k, case.v)]
+    assert torch.equal(paged.prompt_attention(case.q, zip(*padded, strict=True), LENGTH), whole)
+
+
+def test_a_split_that_outweighs_the_first_by_far_is_finite() -> None:
+    q, k = torch.full((300, 2, 16), 60.0), torch.zeros(320, 1, 16)
+    k[200:] = 60.0
+    o = paged.chunk_attention(q, k, torch.ones(320, 1, 16), 300)
+    assert torch.allclose(o, torch.ones_like(o))
 
 
 def test_sequences_do_not_see_each_other() -> None:
-    case = CASES[SHAPES[2], torch.float32]
-    alone = case.decode([200])
+    alone = CASES[SHAPES[2], torch.float32].decode([201], [3])
     poisoned = Case(SHAPES[2], torch.float32)
-    poisoned.cache[:, [block for block in range(NUM_BLOCKS) if block not in case.table[:26]]] = torch.nan
-    assert torch.equal(poisoned.decode([200, 290])[:1], alone)
-    assert poisoned.decode([200, 290])[1].isnan().all()
+    poisoned.cache[:, [block for block in range(NUM_BLOCKS) if block not in poisoned.table[:26]]] = torch.nan
+    both = poisoned.decode([291, 201], [2, 3])
+    assert torch.equal(both[2:], alone)
+    assert both[:2].isnan().all()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -115,4 +150,4 @@ def test_the_reference_alone_gives_the_same_attention(monkeypatch: pytest.Monkey
     expected = case.chunk(0, LENGTH)
     monkeypatch.setattr(paged, "partial", paged.partial_reference)
     assert torch.allclose(case.chunk(0, LENGTH), expected, atol=2e-6)
-    assert torch.allclose(case.decode([5, 130, 299]), expected[[5, 130, 299]], atol=2e-6)
+    assert torch.allclose(case.decode([300, 131, 6]), expected[[299, 130, 5]], atol=2e-6)
