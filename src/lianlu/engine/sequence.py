@@ -165,7 +165,8 @@ class Sequence:
     def span(self, start: int, end: int) -> list[int]:
         """Tokens `start:end`, the proposed ones after the known ones."""
         known = self.tokens[start:end]
-        return known if end <= len(self.tokens) else known + self.drafts[: end - len(self.tokens)]
+        size = len(self.tokens)
+        return known if end <= size else known + self.drafts[max(start - size, 0) : end - size]
 
     @property
     def is_live(self) -> bool:

@@ -78,8 +78,8 @@ class Lab:
         """A new random model of the tiny shape, with some fields changed."""
         return build_model(ModelConfig.model_validate({**SHAPE, **changes}), seed, dtype)
 
-    def engine(self, config: EngineConfig = SMALL, model: Decoder | None = None) -> Engine:
-        return Engine(model or self.model, self.tokenizer, config)  # type: ignore[arg-type]
+    def engine(self, config: EngineConfig = SMALL, model: Decoder | None = None, draft: Decoder | None = None) -> Engine:
+        return Engine(model or self.model, self.tokenizer, config, draft)  # type: ignore[arg-type]
 
     def prompts(self, count: int, seed: int = 0, longest: int = 40) -> list[tuple[int, ...]]:
         rng = random.Random(seed)
