@@ -60,7 +60,11 @@ class Pieces:
     @property
     def event(self) -> Event:
         """What has come so far as one event."""
-        return Event.joined(self._seen)
+        return Event.joined(self._seen or [Event(-1)])
+
+    def close(self) -> None:
+        """Cancel the request; legal at any time and more than once."""
+        self._handle.cancel()
 
     def __iter__(self) -> Iterator[str]:
         try:

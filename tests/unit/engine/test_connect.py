@@ -93,6 +93,6 @@ def test_an_adapter_is_merged(folder: Path, tmp_path: Path) -> None:
     plain, tuned = connect(folder, config=CONFIG), connect(folder, tmp_path / "adapter", config=CONFIG)
     requests = [ScoreRequest("ab", "cd")]
     assert plain.score(requests)[0].logprob != pytest.approx(tuned.score(requests)[0].logprob, abs=1e-3)
-    assert not any("lora" in name for name, _ in tuned._engine.engine.model.named_parameters())  # type: ignore[attr-defined]
+    assert not any("lora" in name for name, _ in tuned.engine.engine.model.named_parameters())  # type: ignore[attr-defined]
     plain.close()
     tuned.close()
