@@ -12,7 +12,7 @@ from lianlu.engine.blocks import BlockPool
 from lianlu.engine.scheduler import Chunk, Scheduler
 from lianlu.engine.sequence import Request, Sequence, State
 
-RANDOM_STEPS = int(os.environ.get("LIANLU_TEST_STEPS", "4000"))
+RANDOM_STEPS = int(os.environ.get("LIANLU_TEST_STEPS", "180000"))
 
 
 def scheduler(blocks: int = 16, size: int = 4, tokens: int = 16, running: int = 4, cache: bool = True) -> Scheduler:
@@ -203,6 +203,7 @@ class Churn:
         self.books = scheduler(blocks=24, size=4, tokens=20, running=8)
         self.live: list[Sequence] = []
         self.beginnings = [distinct(number, 24) for number in range(3)]
+        self.num_changes = 0
         self.ended = {State.FINISHED: 0, State.CANCELLED: 0, State.FAILED: 0}
 
     def come(self, step: int) -> None:
@@ -210,6 +211,7 @@ class Churn:
         prompt = rng.choice(self.beginnings)[: rng.randrange(1, 24)] + distinct(step, rng.randrange(0, 20))
         self.live.append(sequence(step, prompt, new=rng.randrange(1, 40)))
         self.books.add(self.live[-1])
+        self.num_changes += 1
 
     def go(self) -> None:
         one = self.rng.choice(self.live)
@@ -217,15 +219,22 @@ class Churn:
             self.books.expel(one)
         else:
             self.books.end(one, State.CANCELLED)
+        self.num_changes += 1
         self.forget_ended()
 
     def compute(self) -> None:
+        """A step with proposals of which some come true."""
+        for one in self.books.running:
+            if one.num_pending == 1 and self.rng.random() < 0.3:
+                count = self.books.reserve(one, min(self.rng.randrange(1, 6), one.max_len - len(one.tokens) - 1))
+                one.drafts = [self.rng.randrange(3) for _ in range(count)]
         for chunk in self.books.plan():
-            self.books.advance(chunk)
+            one = chunk.sequence
             if chunk.num_samples:
-                chunk.sequence.tokens.append(self.rng.randrange(3))
-                if len(chunk.sequence.tokens) >= chunk.sequence.max_len:
-                    self.books.end(chunk.sequence, State.FINISHED)
+                one.tokens += [*one.drafts[: self.rng.randrange(chunk.num_samples)], self.rng.randrange(3)]
+            self.books.advance(chunk)
+            if len(one.tokens) >= one.max_len:
+                self.books.end(one, State.FINISHED)
         self.forget_ended()
 
     def forget_ended(self) -> None:
@@ -236,12 +245,12 @@ class Churn:
 
 
 def test_random_submit_and_cancel_loses_no_block() -> None:
-    """`LIANLU_TEST_STEPS=100000` runs the long version."""
+    """A hundred thousand submissions, cancels and failures; `LIANLU_TEST_STEPS=4000` runs a short version."""
     churn = Churn(seed=5)
     for step in range(RANDOM_STEPS):
-        if churn.rng.random() < 0.5 and len(churn.live) < 40:
+        if churn.rng.random() < 0.7 and len(churn.live) < 40:
             churn.come(step)
-        if churn.live and churn.rng.random() < 0.15:
+        if churn.live and churn.rng.random() < 0.3:
             churn.go()
         churn.compute()
         if step % 8 == 0:
@@ -252,3 +261,4 @@ def test_random_submit_and_cancel_loses_no_block() -> None:
     assert churn.books.pool.num_used == 0
     assert churn.books.num_preempted > 0
     assert min(churn.ended.values()) > 0
+    assert churn.num_changes > RANDOM_STEPS * 5 / 9
