@@ -1,4 +1,4 @@
-"""What is served, and how it is: the list of models, health and readiness.
+"""What is served, and how it is: the list of models, health, readiness, figures.
 
 GET /v1/models          every model and every adapter, with what can be said of it
 GET /v1/models/{name}   one of them
@@ -14,12 +14,13 @@ from starlette.routing import Route
 
 from lianlu.serve import replies
 from lianlu.serve.exchange import json_response
+from lianlu.serve.metrics import CONTENT_TYPE
 from lianlu.serve.replies import Json
 from lianlu.serve.service import Service
 
 
 def routes(service: Service) -> list[Route]:
-    """The list of models, health and readiness."""
+    """The list of models, health, readiness and figures."""
 
     async def models(_request: Request) -> Response:
         return json_response({"object": "list", "data": [card(service, name) for name in (*service.models, *service.adapters)]})
@@ -35,7 +36,11 @@ def routes(service: Service) -> list[Route]:
         service.ready()
         return json_response({"status": service.state})
 
+    async def metrics(_request: Request) -> Response:
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE)
+
     return [
+        Route("/metrics", metrics, methods=["GET"]),
         Route("/v1/models", models, methods=["GET"]),
         Route("/v1/models/{name:path}", model, methods=["GET"]),
         Route("/health", health, methods=["GET"]),

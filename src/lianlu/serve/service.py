@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING
 from lianlu.core.config import Config
 from lianlu.engine.background import BackgroundEngine
 from lianlu.engine.config import EngineConfig
+from lianlu.engine.engine import Stats
 from lianlu.engine.sequence import Event, Request
 from lianlu.serve.failures import ApiError
 from lianlu.serve.keys import Caller, Keys
+from lianlu.serve.metrics import Metrics
 from lianlu.serve.models import Lora, Served
+from lianlu.serve.recent import Entry, Recent
 from lianlu.serve.run import Run
 
 if TYPE_CHECKING:
@@ -29,6 +32,10 @@ class Limits(Config):
 
     max_body_bytes: int = 16_000_000
     """Longest request body."""
+    metrics_public: bool = False
+    """Whether /metrics is open to everybody although there are keys."""
+    max_recent: int = 1000
+    """Requests that /debug/why remembers."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,8 @@ class Route:
     tokenizer: Tokenizer
     name: str
     adapter: str = ""
+    label: str = ""
+    """The name in figures, which clients cannot make up."""
 
 
 @dataclass
@@ -52,6 +61,10 @@ class Service:
     """How models that are loaded later are run."""
     adapters: dict[str, Lora] = field(default_factory=dict)
     stopping: bool = False
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics(self.stats)
+        self.recent = Recent(self.limits.max_recent)
 
     @property
     def default(self) -> Served:
@@ -74,10 +87,10 @@ class Service:
         """
         served, adapter = self.find(name)
         if not caller.may_use(adapter or served.name):
-            hint = f"this key may use {', '.join(map(repr, caller.models or ()))}"
+            hint = f"this key may use {', '.join(map(repr, sorted(caller.models or ())))}"
             raise ApiError("this key may not use that model", status=403, hint=hint, param="model", code="model_not_allowed")
         engine = self._engine_of(served)
-        return Route(engine, engine.engine.tokenizer, adapter or served.name or name, adapter)
+        return Route(engine, engine.engine.tokenizer, adapter or served.name or name, adapter, adapter or served.name)
 
     def find(self, name: str) -> tuple[Served, str]:
         """The served model behind a name, and the adapter if the name is one's. Raises: ApiError (404)."""
@@ -100,17 +113,26 @@ class Service:
     def run(self, route: Route, caller: Caller, job_id: str, requests: Sequence[Request]) -> Run:
         """Submit the sequences of one request, for `caller` and with the route's adapter. Raises: RequestError, all or none."""
         marked = [replace(request, adapter=route.adapter, salt=caller.salt) for request in requests]
-        return Run(route.engine, marked, lambda event: self.note(route, caller, job_id, event))
+        stats = route.engine.stats()
+        run = Run(route.engine, marked, lambda event: self.note(route, caller, job_id, event))
+        self.recent.begin(Entry(job_id, route.name, caller.name, len(marked), stats.num_running + stats.num_queued))
+        return run
 
     def note(self, route: Route, caller: Caller, job_id: str, event: Event) -> None:
         """Keep books on a sequence that has ended; called once for each, with its last event."""
         caller.charge(event.prompt_tokens + event.completion_tokens)
+        self.metrics.ended(route.label, event)
+        self.recent.ended(job_id, event)
+
+    def stats(self) -> dict[str, Stats]:
+        """The counters of every loaded model, by its name."""
+        return {served.name: served.engine.stats() for served in list(self.models.values()) if served.engine is not None}
 
     def load(self) -> dict[str, int]:
         """How busy the engines are, in sum; nothing while there is none."""
         total: dict[str, int] = {}
-        for served in self.models.values():
-            for key, value in ({} if served.engine is None else asdict(served.engine.stats())).items():
+        for stats in self.stats().values():
+            for key, value in asdict(stats).items():
                 total[key] = total.get(key, 0) + value
         return total
 
