@@ -318,7 +318,7 @@ class Engine:
         self.runner.clear()
         return news
 
-    def prompt_logprobs(self, ids: ReadSequence[int], num_top: int = 0) -> list[TokenLogprob | None]:
+    def prompt_logprobs(self, ids: ReadSequence[int], num_top: int = 0, adapter: str = "") -> list[TokenLogprob | None]:
         """Log-probabilities of a text's own tokens, None for the first. Raises: RequestError if it is too long."""
         check_awake(self)
         if len(ids) > self.max_len:
@@ -327,7 +327,8 @@ class Engine:
         if len(ids) < 2:
             return [None] * len(ids)
         check_ids(ids, self.model.config.vocab_size)
-        (scores,) = score_tokens(self.model, [Target(tuple(ids), 1)], num_top)
+        with self.adapters.everywhere(adapter):
+            (scores,) = score_tokens(self.model, [Target(tuple(ids), 1)], num_top)
         found = zip(ids[1:], scores.logprobs, scores.alternatives, strict=True)
         return [None, *(self._texts.logprob(*item) for item in found)]
 

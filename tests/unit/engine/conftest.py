@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from lianlu.engine.engine import Engine
 from lianlu.engine.sequence import Event, Request
 from lianlu.model.config import ModelConfig
 from lianlu.model.decoder import Decoder, build_model
+from lianlu.model.lora import add_lora, save_adapter
+from lianlu.model.lora_spec import LoraSpec
 
 VOCAB = 64
 EOS = 0
@@ -104,3 +107,25 @@ def _one_thread() -> None:
 @pytest.fixture(scope="session")
 def lab() -> Lab:
     return Lab()
+
+
+@pytest.fixture(scope="session")
+def adapters(tmp_path_factory: pytest.TempPathFactory, lab: Lab) -> dict[str, Path]:
+    """Folders of adapters for the tiny model, of different ranks, layers and strengths; their names are a, b, c and other."""
+    specs = {
+        "a": LoraSpec(rank=4, alpha=8),
+        "b": LoraSpec(rank=1, alpha=6, target=("q_proj", "v_proj")),
+        "c": LoraSpec(rank=7, alpha=14, target=("k_proj", "o_proj", "up_proj")),
+        "other": LoraSpec(rank=4, alpha=8),
+    }
+    made = {}
+    for number, (name, spec) in enumerate(specs.items()):
+        model, generator = lab.build(), torch.Generator().manual_seed(number)
+        add_lora(model, spec, seed=number)
+        with torch.no_grad():
+            for key, parameter in model.named_parameters():
+                if "lora_B" in key:
+                    parameter.normal_(0, 0.3, generator=generator)
+        made[name] = tmp_path_factory.mktemp(name)
+        save_adapter(model, made[name], "base")
+    return made
