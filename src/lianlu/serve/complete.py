@@ -17,14 +17,14 @@ from starlette.routing import Route
 
 from lianlu.client.base import TokenLogprob
 from lianlu.engine.background import BackgroundEngine
-from lianlu.engine.sequence import Event, Request
+from lianlu.engine.sequence import Event
 from lianlu.serve import replies
-from lianlu.serve.exchange import answer, read_body
-from lianlu.serve.generate import finish_of, sampling
+from lianlu.serve.exchange import Batch, answer, read_body
 from lianlu.serve.keys import Caller, caller_of
-from lianlu.serve.replies import Json
+from lianlu.serve.replies import Frame, Json
 from lianlu.serve.run import Run
 from lianlu.serve.service import Service
+from lianlu.serve.talk import asked, check
 from lianlu.serve.wire import parse_body
 from lianlu.serve.wire_text import CompletionBody
 from lianlu.tokenizer.tokenizer import Tokenizer
@@ -51,18 +51,15 @@ def routes(service: Service) -> list[Route]:
 async def prepare_completion(service: Service, body: CompletionBody, caller: Caller) -> CompletionJob:
     """Tokenise the prompts, score them if they are echoed, and submit their choices. Raises: RequestError."""
     route = service.route(body.model, caller)
-    engine, tokenizer = route.engine, route.tokenizer
-    prompts = await asyncio.to_thread(encode_all, tokenizer, body.prompts())
+    prompts = await asyncio.to_thread(encode_all, route.tokenizer, body.prompts())
+    rule, limit = body.rule(), body.token_limit
     requests = [
-        Request(tuple(ids), sampling(body, body.token_limit, body.logprobs, choice))
-        for ids in prompts
-        for choice in range(body.num_choices)
+        asked(body, tuple(ids), limit, body.logprobs, choice, rule) for ids in prompts for choice in range(body.num_choices)
     ]
-    for request in requests[:: body.num_choices]:
-        engine.engine.check(request)
-    echoes = await echo_all(engine, prompts, body.logprobs) if body.echo else []
+    await asyncio.to_thread(check, route, requests[:: body.num_choices], rule)
+    echoes = await echo_all(route.engine, prompts, body.logprobs, route.adapter) if body.echo else []
     head = replies.Head.completion(route.name, body.wants_usage)
-    return CompletionJob(head, body, tokenizer, len(prompts), echoes, service.run(route, caller, head.id, requests))
+    return CompletionJob(head, body, route.tokenizer, len(prompts), echoes, service.run(route, caller, head.id, requests))
 
 
 def encode_all(tokenizer: Tokenizer, prompts: Sequence[str | list[int]]) -> list[list[int]]:
@@ -72,13 +69,15 @@ def encode_all(tokenizer: Tokenizer, prompts: Sequence[str | list[int]]) -> list
     return [(first + tokenizer.encode(prompt) or opening) if isinstance(prompt, str) else prompt for prompt in prompts]
 
 
-async def echo_all(engine: BackgroundEngine, prompts: Sequence[Sequence[int]], num_top: int | None) -> list[Echo]:
+async def echo_all(
+    engine: BackgroundEngine, prompts: Sequence[Sequence[int]], num_top: int | None, adapter: str = ""
+) -> list[Echo]:
     """The prompts as they are given back, scored if `num_top` is a number; other requests go on between two prompts."""
     echoes = []
     for ids in prompts:
         known: list[TokenLogprob | None] = []
         if num_top is not None:
-            known = await asyncio.to_thread(engine.call, partial(engine.engine.prompt_logprobs, ids, num_top))
+            known = await asyncio.to_thread(engine.call, partial(engine.engine.prompt_logprobs, ids, num_top, adapter))
         echoes.append(Echo(_pieces(engine.engine.tokenizer, ids), known))
     return echoes
 
@@ -108,11 +107,11 @@ class CompletionJob:
         choices = [state.feed(event) for state, event in zip(self._states(), events, strict=True)]
         return self.head.whole(choices, replies.usage(events, self.num_prompts))
 
-    async def chunks(self) -> AsyncIterator[list[Json]]:
+    async def chunks(self) -> AsyncIterator[Batch]:
         """Pieces of text by choice, and the usage if it was asked for."""
         states, ends = self._states(), dict[int, Event]()
         async for batch in self.run.batches():
-            yield [self.head.chunk([states[index].feed(event)]) for index, event in batch.items()]
+            yield [chunk for index, event in batch.items() if (chunk := states[index].chunk(event)) is not None]
             ends |= {index: event for index, event in batch.items() if event.finish_reason}
         if self.head.wants_usage:
             yield [self.head.chunk([], replies.usage([ends[index] for index in sorted(ends)], self.num_prompts))]
@@ -133,13 +132,20 @@ class TextState:
 
     def __post_init__(self) -> None:
         self.texts = self.job.tokenizer.stream()
+        self._frame = Frame.around(lambda text: self.job.head.chunk([replies.text_choice(self.index, text, None, None)]))
+
+    def chunk(self, event: Event) -> Json | bytes | None:
+        """The chunk that an event brings, if it brings anything."""
+        if event.finish_reason is None and self.echo is None and self.job.body.logprobs is None:
+            return self._frame.filled(event.text) if event.text else None
+        return self.job.head.chunk([self.feed(event)])
 
     def feed(self, event: Event) -> Json:
         """The piece of the choice that an event brings; the first one is led in by the echoed prompt."""
         echo, self.echo = self.echo, None
         text = "".join(echo.pieces if echo else ()) + event.text
         shape = None if self.job.body.logprobs is None else self._shape(event, echo)
-        return replies.text_choice(self.index, text, finish_of(event) if event.finish_reason else None, shape)
+        return replies.text_choice(self.index, text, event.finish_reason, shape)
 
     def _shape(self, event: Event, echo: Echo | None) -> Json:
         """The log-probabilities of the echoed prompt and of the new tokens."""

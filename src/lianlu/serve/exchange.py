@@ -26,18 +26,23 @@ SLOW_READER_S = 60.0
 DISCARD_FACTOR = 4
 DONE = b"data: [DONE]\n\n"
 T = TypeVar("T")
+Batch = list[Json | bytes]
+"""Chunks that are sent in one write, as JSON values or as events already written."""
 
 
 class Job(Protocol):
     """A request whose sequences run; `head.id` is the request's id in headers, in the log and for `/debug/why`."""
 
-    head: Head
-    run: Run
+    @property
+    def head(self) -> Head: ...
+
+    @property
+    def run(self) -> Run: ...
 
     async def whole(self) -> Json:
         """The reply in one piece."""
 
-    def chunks(self) -> AsyncIterator[list[Json]]:
+    def chunks(self) -> AsyncIterator[Batch]:
         """The reply as batches of chunks."""
 
 
@@ -88,13 +93,16 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
-async def answer(request: Request, preparing: Coroutine[Any, Any, Job], stream: bool) -> Response:
-    """Run a job for as long as the client is there; its sequences end in every case. Raises: what the job raises."""
+async def answer(request: Request, preparing: Coroutine[Any, Any, Job], stream: bool, done: bytes = DONE) -> Response:
+    """Run a job for as long as the client is there; its sequences end in every case. `done` ends a stream.
+
+    Raises: what the job raises.
+    """
     job = await unless_gone(request.receive, preparing)
     request.scope["lianlu.note"] = job.head.id
     headers = {"X-Request-Id": job.head.id}
     if stream:
-        return EventStream(job.chunks(), headers, close=job.run.cancel)
+        return EventStream(job.chunks(), headers, close=job.run.cancel, done=done)
     try:
         whole = await unless_gone(request.receive, job.whole())
     finally:
@@ -108,17 +116,19 @@ def json_response(value: Json, status: int = 200, headers: dict[str, str] | None
 
 
 class EventStream(Response):
-    """A response of server-sent events: each item of `batches` is sent as one write, followed by [DONE].
+    """A response of server-sent events: each item of `batches` is sent as one write, followed by `done`.
 
-    An error on the way becomes an event of its own and ends the stream without [DONE], as the status line is long gone.
+    An error on the way becomes an event of its own and ends the stream without `done`, as the status line is long gone.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, batches: AsyncIterator[list[Json]], headers: dict[str, str], close: Callable[[], None]) -> None:
+    def __init__(
+        self, batches: AsyncIterator[Batch], headers: dict[str, str], close: Callable[[], None], done: bytes = DONE
+    ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"} | headers)
         del self.headers["content-length"]
-        self._batches, self._close = batches, close
+        self._batches, self._close, self._done = batches, close, done
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the stream until it ends or the client goes; `close` is called in every case."""
@@ -130,7 +140,7 @@ class EventStream(Response):
 
     async def _send_all(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        last = DONE
+        last = self._done
         try:
             async for batch in self._batches:
                 if batch:
@@ -143,9 +153,9 @@ class EventStream(Response):
         await _write(send, last, more=False)
 
 
-def event(value: Json) -> bytes:
-    """A server-sent event that carries a JSON value."""
-    return b"data: " + as_bytes(value) + b"\n\n"
+def event(value: Json | bytes) -> bytes:
+    """A server-sent event that carries a JSON value; what is written already stays as it is."""
+    return value if isinstance(value, bytes) else b"data: " + as_bytes(value) + b"\n\n"
 
 
 def as_bytes(value: Json) -> bytes:

@@ -1,31 +1,30 @@
-"""From a checked body to a reply: prompts become token ids, sequences run, their events become choices or chunks.
+"""POST /v1/chat/completions: a conversation becomes sequences, their events become choices or chunks.
 
-`prepare_chat` does what may be refused (before a status line is sent) and hands back a job, whose `whole` or `chunks` is
-then awaited; `complete` does the same for plain texts. Templates and tokenising run in threads; the engine's thread only steps.
+`prepare_chat` does what may be refused and hands back a job, whose `whole` or `chunks` is then awaited. A chunk of plain
+text costs one string: what is the same in all chunks of a choice is written once (`replies.Frame`).
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
-from lianlu.client.base import Sampling, TokenLogprob
-from lianlu.engine.sequence import Event, Request
-from lianlu.formats.messages import Message, ToolSpec
+from lianlu.client.base import TokenLogprob
+from lianlu.engine.sequence import Event
 from lianlu.serve import replies
-from lianlu.serve.exchange import answer, read_body
+from lianlu.serve.exchange import Batch, answer, read_body
 from lianlu.serve.keys import Caller, caller_of
-from lianlu.serve.replies import Json
+from lianlu.serve.reading import Piece, Reader, Said, read_whole
+from lianlu.serve.replies import Frame, Json
 from lianlu.serve.run import Run
 from lianlu.serve.service import Service
-from lianlu.serve.wire import Body, parse_body
+from lianlu.serve.talk import Ask, Talk, begin
+from lianlu.serve.wire import parse_body
 from lianlu.serve.wire_chat import ChatBody
-from lianlu.tokenizer.tokenizer import Tokenizer
 
 
 def routes(service: Service) -> list[Route]:
@@ -38,31 +37,12 @@ def routes(service: Service) -> list[Route]:
     return [Route("/v1/chat/completions", chat, methods=["POST"])]
 
 
-def sampling(body: Body, max_tokens: int, logprobs: int | None, choice: int) -> Sampling:
-    """How one choice is sampled. OpenAI's defaults hold (temperature 1); the choices of a seeded request take seeds in a row."""
-    return Sampling(
-        max_tokens=max_tokens,
-        temperature=1.0 if body.temperature is None else body.temperature,
-        top_p=1.0 if body.top_p is None else body.top_p,
-        top_k=max(body.top_k or 0, 0),
-        seed=None if body.seed is None else body.seed + choice,
-        stop=body.stops,
-        logprobs=logprobs,
-    )
-
-
 async def prepare_chat(service: Service, body: ChatBody, caller: Caller) -> ChatJob:
     """Render the conversation and submit its choices. Raises: RequestError."""
-    route = service.route(body.model, caller)
-    tools = list(body.tool_use().tools)
-    messages = body.conversation()
-    rendered = await asyncio.to_thread(route.tokenizer.render, messages, tools, reply=True)
-    room = max(route.engine.engine.max_len - len(rendered.ids), 1)
-    limit = room if body.token_limit is None else body.token_limit
-    prompt = tuple(rendered.ids)
-    requests = [Request(prompt, sampling(body, limit, body.num_logprobs, choice)) for choice in range(body.num_choices)]
-    head = replies.Head.chat(route.name, body.wants_usage)
-    return ChatJob(head, body, route.tokenizer, tools, service.run(route, caller, head.id, requests))
+    ask = Ask(body, body.conversation(), body.tool_use(), body.rule(), body.token_limit, body.num_logprobs, body.num_choices)
+    head = replies.Head.chat("", body.wants_usage)
+    talk = await begin(service, caller, ask, head.id)
+    return ChatJob(head.named(talk.route.name), talk, bool(body.logprobs))
 
 
 @dataclass
@@ -70,10 +50,13 @@ class ChatJob:
     """A chat completion under way."""
 
     head: replies.Head
-    body: ChatBody
-    tokenizer: Tokenizer
-    tools: list[ToolSpec]
-    run: Run
+    talk: Talk
+    wants_logprobs: bool
+
+    @property
+    def run(self) -> Run:
+        """The sequences."""
+        return self.talk.run
 
     async def whole(self) -> Json:
         """The chat completion object."""
@@ -82,34 +65,22 @@ class ChatJob:
         return self.head.whole(choices, replies.usage(events, 1))
 
     def _choice(self, index: int, event: Event) -> Json:
-        message = self.message(event.text)
-        return replies.chat_choice(index, message, finish_of(event, message), self.logprobs(event))
-
-    def message(self, text: str) -> Message:
-        """A whole reply's text as a message, tool calls taken out of it where tools were offered."""
-        if not self.tools:
-            return Message(role="assistant", content=text)
-        message = self.tokenizer.parse(text, self.tools)
-        if self.body.parallel_tool_calls is False:
-            return message.model_copy(update={"tool_calls": message.tool_calls[:1]})
-        return message
-
-    def visible(self, text: str) -> str:
-        """The part of an unfinished reply that is surely text and no tool call."""
-        return self.tokenizer.visible(text, self.tools) if self.tools else text
+        reader = self.talk.reader()
+        message = replies.chat_message(*read_whole(reader, event.text))
+        return replies.chat_choice(index, message, finish_of(event, reader), self.logprobs(event))
 
     def logprobs(self, event: Event) -> tuple[TokenLogprob, ...] | None:
         """The log-probabilities to show; None when they were not asked for."""
-        return event.logprobs if self.body.logprobs else None
+        return event.logprobs if self.wants_logprobs else None
 
-    async def chunks(self) -> AsyncIterator[list[Json]]:
-        """Role, pieces of text, tool calls, the finish of each choice, and the usage if it was asked for."""
-        states = [ChatState(self, index) for index in range(len(self.run.handles))]
+    async def chunks(self) -> AsyncIterator[Batch]:
+        """Role, pieces of text and of calls, the finish of each choice, and the usage if it was asked for."""
+        states = [ChatState(self, index, self.talk.reader()) for index in range(len(self.run.handles))]
         opening = {"role": "assistant", "content": "", "refusal": None}
         yield [self.head.chunk([replies.chat_delta(state.index, opening)]) for state in states]
         ends: dict[int, Event] = {}
         async for batch in self.run.batches():
-            yield [self.head.chunk([delta]) for index, event in batch.items() for delta in states[index].feed(event)]
+            yield [chunk for index, event in batch.items() for chunk in states[index].feed(event)]
             ends |= {index: event for index, event in batch.items() if event.finish_reason}
         if self.head.wants_usage:
             yield [self.head.chunk([], replies.usage([ends[index] for index in sorted(ends)], 1))]
@@ -117,35 +88,41 @@ class ChatJob:
 
 @dataclass
 class ChatState:
-    """How far the stream of one choice has come: what the model wrote, and what of it the client has seen."""
+    """How far the stream of one choice has come."""
 
     job: ChatJob
     index: int
-    text: str = ""
-    sent: str = ""
+    reader: Reader
+    _frame: Frame = field(init=False)
 
-    def feed(self, event: Event) -> Iterator[Json]:
-        """The deltas that an event brings."""
-        self.text += event.text
-        if event.finish_reason is None:
-            yield from self._say(self.job.visible(self.text), self.job.logprobs(event))
-            return
-        message = self.job.message(self.text)
-        yield from self._say(message.content, self.job.logprobs(event))
-        for number, call in enumerate(message.tool_calls):
-            yield replies.chat_delta(self.index, {"tool_calls": [{"index": number} | replies.tool_call(call)]})
-        yield replies.chat_delta(self.index, {}, finish_of(event, message))
+    def __post_init__(self) -> None:
+        self._frame = Frame.around(lambda text: self._chunk({"content": text}))
 
-    def _say(self, shown: str, logprobs: tuple[TokenLogprob, ...] | None) -> Iterator[Json]:
-        """The text up to `shown`; what was sent cannot be taken back, so trimmed ends stay."""
-        new = shown[len(self.sent) :] if shown.startswith(self.sent) else ""
-        self.sent += new
-        if new or logprobs:
-            yield replies.chat_delta(self.index, {"content": new}, logprobs=logprobs)
+    def feed(self, event: Event) -> Iterator[Json | bytes]:
+        """The chunks that an event brings."""
+        pieces = self.reader.feed(event.text)
+        if event.finish_reason is not None:
+            pieces += self.reader.end()
+        logprobs = self.job.logprobs(event) or None
+        if logprobs and not pieces:
+            pieces.append(Said(""))
+        for piece in pieces:
+            yield self._piece(piece, logprobs)
+            logprobs = None
+        if event.finish_reason is not None:
+            yield self._chunk({}, finish_of(event, self.reader))
+
+    def _piece(self, piece: Piece, logprobs: tuple[TokenLogprob, ...] | None) -> Json | bytes:
+        if isinstance(piece, Said):
+            return self._frame.filled(piece.text) if logprobs is None else self._chunk({"content": piece.text}, None, logprobs)
+        return self._chunk(replies.call_delta(piece), None, logprobs)
+
+    def _chunk(self, delta: Json, finish: str | None = None, logprobs: tuple[TokenLogprob, ...] | None = None) -> Json:
+        return self.job.head.chunk([replies.chat_delta(self.index, delta, finish, logprobs)])
 
 
-def finish_of(event: Event, message: Message | None = None) -> str:
-    """Why a choice ended, in OpenAI's words."""
-    if message is not None and message.tool_calls:
+def finish_of(event: Event, reader: Reader) -> str:
+    """Why a choice ended, in OpenAI's words; a call that was cut off ends as the text did."""
+    if reader.num_calls and not (reader.is_open and event.finish_reason == "length"):
         return "tool_calls"
     return event.finish_reason or "stop"

@@ -9,16 +9,18 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from json.encoder import encode_basestring
 from typing import Any
 
 from lianlu.client.base import TokenLogprob
 from lianlu.engine.sequence import Event
-from lianlu.formats.messages import Message, ToolCall
+from lianlu.serve.reading import Opened, WholeCall, Written
 
 Json = dict[str, Any]
 LOWEST = -9999.0
+_MARK = "\0"
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,10 @@ class Head:
     def chat(cls, model: str, wants_usage: bool) -> Head:
         """The head of a new chat completion."""
         return cls(model, "chat.completion", f"chatcmpl-{uuid.uuid4().hex}", wants_usage)
+
+    def named(self, model: str) -> Head:
+        """The same head for the model of that name."""
+        return replace(self, model=model)
 
     @classmethod
     def completion(cls, model: str, wants_usage: bool) -> Head:
@@ -57,6 +63,25 @@ class Head:
         return head | {"usage": usage} if self.wants_usage else head
 
 
+@dataclass(frozen=True)
+class Frame:
+    """A server-sent event whose JSON is the same each time but for one text; what is constant is written once."""
+
+    before: str
+    after: str
+
+    @classmethod
+    def around(cls, shape: Callable[[str], Json]) -> Frame:
+        """The frame of the events `shape(text)`."""
+        line = json.dumps(shape(_MARK), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        before, _, after = line.rpartition(json.dumps(_MARK))
+        return cls(f"data: {before}", f"{after}\n\n")
+
+    def filled(self, text: str) -> bytes:
+        """The event that carries `text`; what has no UTF-8 becomes a question mark."""
+        return f"{self.before}{encode_basestring(text)}{self.after}".encode("utf-8", "replace")
+
+
 def usage(events: Sequence[Event], num_prompts: int) -> Json:
     """Token counts over all choices; each prompt counts once, as its choices share it."""
     per_prompt = max(len(events) // num_prompts, 1)
@@ -68,15 +93,32 @@ def usage(events: Sequence[Event], num_prompts: int) -> Json:
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": cached},
-    }
+    } | _predicted(events)
 
 
-def chat_choice(index: int, message: Message, finish: str, logprobs: Sequence[TokenLogprob] | None) -> Json:
+def _predicted(events: Sequence[Event]) -> Json:
+    """What became of the tokens that were proposed ahead of the model; nothing where there were none."""
+    timings = [event.timings for event in events if event.timings is not None]
+    drafted, accepted = sum(one.num_drafted for one in timings), sum(one.num_accepted for one in timings)
+    if not drafted:
+        return {}
+    details = {"accepted_prediction_tokens": accepted, "rejected_prediction_tokens": drafted - accepted}
+    return {"completion_tokens_details": details | {"reasoning_tokens": 0}}
+
+
+def chat_message(content: str, calls: Sequence[WholeCall]) -> Json:
+    """The message of a whole chat completion."""
+    said: Json = {"role": "assistant", "content": content or (None if calls else ""), "refusal": None}
+    if calls:
+        said["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}} for call in calls
+        ]
+    return said
+
+
+def chat_choice(index: int, message: Json, finish: str, logprobs: Sequence[TokenLogprob] | None) -> Json:
     """A choice of a whole chat completion."""
-    said: Json = {"role": "assistant", "content": message.content or (None if message.tool_calls else ""), "refusal": None}
-    if message.tool_calls:
-        said["tool_calls"] = [tool_call(call) for call in message.tool_calls]
-    return {"index": index, "message": said, "logprobs": chat_logprobs(logprobs), "finish_reason": finish}
+    return {"index": index, "message": message, "logprobs": chat_logprobs(logprobs), "finish_reason": finish}
 
 
 def chat_delta(index: int, delta: Json, finish: str | None = None, logprobs: Sequence[TokenLogprob] | None = None) -> Json:
@@ -84,10 +126,12 @@ def chat_delta(index: int, delta: Json, finish: str | None = None, logprobs: Seq
     return {"index": index, "delta": delta, "logprobs": chat_logprobs(logprobs), "finish_reason": finish}
 
 
-def tool_call(call: ToolCall) -> Json:
-    """A tool call, under an id that no other call has, so that the tool's answer can name it."""
-    arguments = json.dumps(call.arguments, ensure_ascii=False)
-    return {"id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": {"name": call.name, "arguments": arguments}}
+def call_delta(piece: Opened | Written) -> Json:
+    """The delta of a piece of a call: its name first, with empty arguments, then the arguments as they are written."""
+    if isinstance(piece, Written):
+        return {"tool_calls": [{"index": piece.number, "function": {"arguments": piece.text}}]}
+    function = {"name": piece.name, "arguments": ""}
+    return {"tool_calls": [{"index": piece.number, "id": piece.id, "type": "function", "function": function}]}
 
 
 def chat_logprobs(tokens: Sequence[TokenLogprob] | None) -> Json | None:

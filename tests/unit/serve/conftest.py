@@ -14,17 +14,18 @@ from lianlu.client.base import TokenLogprob
 from lianlu.core.errors import LianluError, RequestError
 from lianlu.engine.engine import Stats
 from lianlu.engine.sequence import Event, Request
-from lianlu.formats.messages import Message, ToolCall, ToolSpec
+from lianlu.formats.messages import Message, ToolSpec
 from lianlu.serve.keys import Keys
 from lianlu.serve.models import Served
 from lianlu.serve.rest import app
 from lianlu.serve.service import Limits, Service
+from lianlu.tokenizer import tool_calls
 
 MAX_LEN = 64
 
 
 class CharTokenizer:
-    """Each character is a token. A reply of `CALL name` is a tool call when tools are offered."""
+    """Each character is a token; tool calls are read as the real tokenizers do."""
 
     adds_bos = False
     bos_id = None
@@ -46,14 +47,8 @@ class CharTokenizer:
         text = "".join(f"{message.role[0]}{message.content}" for message in messages) + "".join(tool.name for tool in tools)
         return SimpleNamespace(ids=self.encode(text), text=text)
 
-    def visible(self, text: str, tools: Sequence[ToolSpec] = ()) -> str:
-        return text.split("CALL", 1)[0]
-
-    def parse(self, text: str, tools: Sequence[ToolSpec] = ()) -> Message:
-        content, *calls = text.split("CALL ")
-        return Message(
-            role="assistant", content=content, tool_calls=[ToolCall(name=c.strip(), arguments={"x": 1}) for c in calls]
-        )
+    visible = staticmethod(tool_calls.visible)
+    parse = staticmethod(tool_calls.parse)
 
 
 class FakeHandle:

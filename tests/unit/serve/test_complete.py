@@ -29,7 +29,7 @@ def test_an_empty_text_is_what_separates_texts(fake_engine: Any) -> None:
 
 def test_an_echo_is_scored_only_if_asked(fake_engine: Any) -> None:
     known = [None, TokenLogprob("b", -1.0)]
-    fake_engine.engine.prompt_logprobs = lambda ids, num_top: known
+    fake_engine.engine.prompt_logprobs = lambda ids, num_top, adapter: known
     fake_engine.call = lambda job: job()
     (plain,) = asyncio.run(echo_all(fake_engine, [[97, 98]], None))
     assert (plain.pieces, plain.logprobs) == (["a", "b"], [])

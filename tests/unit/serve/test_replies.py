@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 from lianlu.client.base import TokenLogprob
-from lianlu.client.wire import chat_reply
-from lianlu.engine.sequence import Event
-from lianlu.formats.messages import Message, ToolCall
+from lianlu.client.wire import Assembly, chat_reply
+from lianlu.engine.sequence import Event, Timings
 from lianlu.serve import replies
+from lianlu.serve.reading import Opened, WholeCall, Written
 
 
 def test_each_prompt_counts_once_and_each_choice_for_itself() -> None:
@@ -34,23 +34,33 @@ def test_of_tokens_that_look_alike_the_likelier_stays() -> None:
     assert replies.best_by_text([("\ufffd", -3.0), ("\ufffd", -1.0), ("a", -2.0)]) == {"\ufffd": -1.0, "a": -2.0}
 
 
-def test_ids_of_calls_are_new_in_every_reply() -> None:
-    call = ToolCall(id="call_0", name="add", arguments={"text": "\u00e9"})
-    first, second = replies.tool_call(call), replies.tool_call(call)
-    assert first["id"] != second["id"]
-    assert first["function"] == {"name": "add", "arguments": '{"text": "\u00e9"}'}
+def test_what_was_proposed_and_kept_is_counted_where_there_was_any() -> None:
+    events = [Event(0, timings=Timings(num_drafted=5, num_accepted=3)), Event(1, timings=Timings(num_drafted=1)), Event(2)]
+    details = replies.usage(events, 1)["completion_tokens_details"]
+    assert (details["accepted_prediction_tokens"], details["rejected_prediction_tokens"]) == (3, 3)
+    assert "completion_tokens_details" not in replies.usage([Event(0, timings=Timings())], 1)
 
 
 def test_our_own_client_reads_what_we_write() -> None:
-    message = Message(role="assistant", content="Adding.", tool_calls=[ToolCall(name="add", arguments={"a": 1})])
+    call = WholeCall("call_1", "add", '{"a": 1}')
     tokens = [TokenLogprob("Add", -0.25, (("Add", -0.25), ("Sub", -2.0)))]
     event = Event(0, prompt_tokens=3, completion_tokens=4)
     head = replies.Head.chat("m", wants_usage=False)
-    reply = chat_reply(head.whole([replies.chat_choice(0, message, "tool_calls", tokens)], replies.usage([event], 1)))
+    choice = replies.chat_choice(0, replies.chat_message("Adding.", [call]), "tool_calls", tokens)
+    reply = chat_reply(head.whole([choice], replies.usage([event], 1)))
     assert reply.message.content == "Adding."
     assert reply.message.tool_calls[0].arguments == {"a": 1}
     assert (reply.finish_reason, reply.prompt_tokens, reply.completion_tokens) == ("tool_calls", 3, 4)
     assert reply.logprobs == tuple(tokens)
+
+
+def test_our_own_client_puts_streamed_calls_together() -> None:
+    head, assembly = replies.Head.chat("m", wants_usage=False), Assembly()
+    for piece in (Opened(0, "call_1", "add"), Written(0, '{"a"'), Written(0, ": 1}"), Opened(1, "call_2", "sub")):
+        assembly.add(head.chunk([replies.chat_delta(0, replies.call_delta(piece))]))
+    assembly.add(head.chunk([replies.chat_delta(0, {}, "tool_calls")]))
+    calls = assembly.reply().message.tool_calls
+    assert [(call.id, call.name, call.arguments) for call in calls] == [("call_1", "add", {"a": 1}), ("call_2", "sub", {})]
 
 
 def test_impossible_tokens_are_still_json() -> None:

@@ -14,6 +14,7 @@ from lianlu.core.errors import EngineError
 Ask = Callable[..., httpx.Response]
 USER = [{"role": "user", "content": "hi"}]
 TOOLS = [{"type": "function", "function": {"name": "add"}}]
+ADD, SUB = '{"name": "add", "arguments": {"x": 1}}', '{"name": "sub"}'
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 
 
@@ -110,40 +111,45 @@ def test_a_stream_of_choices_and_logprobs(ask: Ask) -> None:
 
 
 def test_tool_calls(ask: Ask, fake_engine: Any) -> None:
-    fake_engine.pieces = ["Let me see. ", "CA", "LL a", "dd"]
+    fake_engine.pieces = ["Let me see. ", "<tool", "_call>", ADD, "</tool_call>"]
     choice = chat(ask, tools=TOOLS).json()["choices"][0]
     assert choice["finish_reason"] == "tool_calls"
-    assert choice["message"]["content"] == "Let me see. "
+    assert choice["message"]["content"] == "Let me see."
     (call,) = choice["message"]["tool_calls"]
     assert (call["type"], call["function"]) == ("function", {"name": "add", "arguments": '{"x": 1}'})
     assert call["id"].startswith("call_")
 
 
 def test_only_calls_means_no_content(ask: Ask, fake_engine: Any) -> None:
-    fake_engine.pieces = ["CALL add"]
+    fake_engine.pieces = [ADD]
     assert chat(ask, tools=TOOLS).json()["choices"][0]["message"]["content"] is None
 
 
 def test_streamed_tool_calls(ask: Ask, fake_engine: Any) -> None:
-    fake_engine.pieces = ["Let me see. ", "CALL a", "ddCALL sub"]
+    fake_engine.pieces = ["Let me see. ", "<tool_call>", f"{ADD}</tool_call><tool_call>{SUB}", "</tool_call>"]
     deltas = [e["choices"][0] for e in chunks(chat(ask, tools=TOOLS, stream=True))]
-    assert "".join(d["delta"].get("content", "") for d in deltas) == "Let me see. "
-    calls = [call for d in deltas for call in d["delta"].get("tool_calls", [])]
-    assert [(call["index"], call["function"]["name"]) for call in calls] == [(0, "add"), (1, "sub")]
-    assert len({call["id"] for call in calls}) == 2
+    assert "".join(d["delta"].get("content", "") for d in deltas) == "Let me see."
+    pieces = [call for d in deltas for call in d["delta"].get("tool_calls", [])]
+    begun = [piece for piece in pieces if "id" in piece]
+    assert [(call["index"], call["function"]) for call in begun] == [
+        (0, {"name": "add", "arguments": ""}),
+        (1, {"name": "sub", "arguments": ""}),
+    ]
+    assert [piece["function"]["arguments"] for piece in pieces if "id" not in piece] == ['{"x": 1}', "{}"]
+    assert len({call["id"] for call in begun}) == 2
     assert deltas[-1]["finish_reason"] == "tool_calls"
 
 
 def test_one_call_at_a_time_if_asked(ask: Ask, fake_engine: Any) -> None:
-    fake_engine.pieces = ["CALL add", "CALL sub"]
+    fake_engine.pieces = [f"<tool_call>{ADD}", f"<tool_call>{SUB}"]
     message = chat(ask, tools=TOOLS, parallel_tool_calls=False).json()["choices"][0]["message"]
     assert len(message["tool_calls"]) == 1
 
 
 def test_no_tools_no_calls(ask: Ask, fake_engine: Any) -> None:
-    fake_engine.pieces = ["CALL add"]
+    fake_engine.pieces = [ADD]
     choice = chat(ask, tools=TOOLS, tool_choice="none").json()["choices"][0]
-    assert choice["message"] == {"role": "assistant", "content": "CALL add", "refusal": None}
+    assert choice["message"] == {"role": "assistant", "content": ADD, "refusal": None}
 
 
 def test_completions(ask: Ask, fake_engine: Any) -> None:
@@ -272,7 +278,7 @@ def test_a_request_cut_off_by_the_end_of_the_server_is_503(ask: Ask, fake_engine
 
 
 def test_broken_escapes_in_a_tool_call_do_not_break_the_reply(ask: Ask, fake_engine: Any) -> None:
-    fake_engine.pieces = ["CALL \ud800"]
+    fake_engine.pieces = ['<tool_call>{"name": "\\ud800"}</tool_call>']
     for stream in (False, True):
         response = chat(ask, tools=TOOLS, stream=stream)
         assert response.status_code == 200

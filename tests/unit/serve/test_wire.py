@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lianlu.formats.messages import Message, ToolCall, ToolSpec
+from lianlu.client.base import Sampling
 from lianlu.serve.failures import ApiError
-from lianlu.serve.wire import ChatBody, CompletionBody, parse_body
+from lianlu.serve.wire import parse_body
+from lianlu.serve.wire_chat import ChatBody
+from lianlu.serve.wire_text import CompletionBody
 
 USER = [{"role": "user", "content": "hi"}]
-TOOL = {"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": {"type": "object"}}}
 
 
 def chat(**fields: Any) -> ChatBody:
@@ -42,7 +44,7 @@ def refusal(cls: type[Any], raw: bytes) -> ApiError | None:
         ({"n": True}, "n: input should be a valid integer", "n"),
         ({"n": 0}, "greater than or equal to 1", "n"),
         ({"max_tokens": 1.5}, "valid integer", "max_tokens"),
-        ({"max_tokens": 0}, "at least 1", "max_tokens"),
+        ({"max_tokens": 0}, "greater than or equal to 1", "max_tokens"),
         ({"stop": 5}, "stop: should be a string or a list of strings (got 5)", "stop"),
         ({"stop": ["a", 5]}, "stop: should be a string or a list of strings (got 5)", "stop"),
         ({"stop": ""}, "none of them empty", "stop"),
@@ -60,14 +62,25 @@ def refusal(cls: type[Any], raw: bytes) -> ApiError | None:
         ({"messages": [{"content": "x"}]}, "messages.0.role is required", "messages"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "reads text only", "messages"),
         ({"tools": [{"type": "retrieval"}]}, "tools.0", "tools"),
-        ({"tools": [TOOL], "tool_choice": "required"}, "cannot be forced", "tool_choice"),
-        ({"tools": [TOOL], "tool_choice": {"type": "function"}}, "cannot be forced", "tool_choice"),
         ({"top_logprobs": 2}, "needs logprobs", "top_logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, "less than or equal to 20", "top_logprobs"),
         ({"stream_options": {"include_usage": True}}, "needs stream", "stream_options"),
-        ({"response_format": {"type": "json_object"}}, "response_format is not supported", "response_format"),
-        ({"presence_penalty": 0.5}, "not supported", "presence_penalty"),
-        ({"logit_bias": {"5": 1}}, "not supported", "logit_bias"),
+        ({"presence_penalty": 2.5}, "less than or equal to 2", "presence_penalty"),
+        ({"frequency_penalty": "0"}, "valid number", "frequency_penalty"),
+        ({"repetition_penalty": 0}, "greater than 0", "repetition_penalty"),
+        ({"min_p": 1.1}, "less than or equal to 1", "min_p"),
+        ({"logit_bias": {"5": 101}}, "logit_bias.5: input should be less than or equal to 100", "logit_bias"),
+        ({"logit_bias": {"the": 1}}, "'the' is no token id", "logit_bias"),
+        ({"logit_bias": {"-1": 1}}, "'-1' is no token id", "logit_bias"),
+        ({"logit_bias": {"\u0662": 1}}, "is no token id", "logit_bias"),
+        ({"logit_bias": [5]}, "should be an object", "logit_bias"),
+        ({"session": ""}, "at least 1 character", "session"),
+        ({"session": "x" * 300}, "at most 256", "session"),
+        ({"deadline_s": 0}, "greater than 0", "deadline_s"),
+        ({"ignore_eos": 1}, "valid boolean", "ignore_eos"),
+        ({"best_of": 2}, "best_of is not supported", "best_of"),
+        ({"stop_token_ids": [5]}, "stop_token_ids is not supported", "stop_token_ids"),
+        ({"background": True}, "background is not supported", "background"),
         ({"temprature": 1}, "unknown field 'temprature'", "temprature"),
     ],
 )
@@ -80,10 +93,14 @@ def test_a_wrong_field_is_named(fields: dict[str, Any], said: str, param: str) -
     assert "[" not in caught.value.message.split("(got")[0]
 
 
-def test_a_misspelt_field_gets_a_proposal() -> None:
+@pytest.mark.parametrize(
+    ("field", "proposed"),
+    [("max_token", "max_tokens"), ("repeat_penalty", "repetition_penalty"), ("grammar", "structured_outputs")],
+)
+def test_a_misspelt_field_gets_a_proposal(field: str, proposed: str) -> None:
     with pytest.raises(ApiError) as caught:
-        chat(max_token=5)
-    assert caught.value.hint == "did you mean max_tokens?"
+        chat(**{field: 5})
+    assert caught.value.hint == f"did you mean {proposed}?"
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"nul", b'{"messages": "\xff"}', b'{"messages": "\\ud800"}', b"[" * 100_000, b"{}{}"])
@@ -128,10 +145,32 @@ def test_any_object_gives_a_body_or_an_api_error(fields: dict[str, Any]) -> None
 
 
 def test_fields_that_change_nothing_are_dropped() -> None:
-    body = chat(
-        user="me", metadata={"a": "b"}, store=True, n=None, presence_penalty=0.0, response_format={"type": "text"}, logit_bias={}
-    )
+    body = chat(user="me", metadata={"a": "b"}, store=True, n=None, min_tokens=0, skip_special_tokens=True, use_beam_search=False)
     assert body == chat()
+
+
+def test_sampling_as_openai_has_it_by_default() -> None:
+    plain = chat().sampling(5, None, 0)
+    assert plain == Sampling(max_tokens=5, temperature=1.0)
+    assert (
+        chat(presence_penalty=0.0, frequency_penalty=0, repetition_penalty=1, min_p=0, logit_bias={}).sampling(5, None, 0)
+        == plain
+    )
+
+
+def test_every_field_of_sampling_arrives() -> None:
+    fields = {"temperature": 0.5, "top_p": 0.9, "top_k": 7, "min_p": 0.1, "seed": 4}
+    fields |= {"presence_penalty": 0.2, "frequency_penalty": -0.3, "repetition_penalty": 1.1}
+    assert chat(**fields, stop=["x"], logit_bias={"17": -100, "3": 2.5}).sampling(9, 2, 0) == Sampling(
+        max_tokens=9, stop=("x",), logprobs=2, logit_bias=((17, -100.0), (3, 2.5)), **fields
+    )
+
+
+def test_choices_differ_in_their_seed_alone() -> None:
+    first, second = (chat(seed=3, top_k=-1).sampling(5, None, choice) for choice in (0, 1))
+    assert (first.seed, second.seed, first.top_k) == (3, 4, 0)
+    assert replace(second, seed=3) == first
+    assert chat(seed=2**63 - 1).sampling(5, None, 1).seed == -(2**63)
 
 
 def test_defaults_are_openai_s() -> None:
@@ -148,61 +187,3 @@ def test_choices_of_the_client() -> None:
     assert chat(logprobs=True).num_logprobs == 0
     assert chat(logprobs=True, top_logprobs=3).num_logprobs == 3
     assert chat(stream=True, stream_options={"include_usage": True}).wants_usage
-
-
-def test_messages_become_ours() -> None:
-    call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
-    body = chat(
-        messages=[
-            {"role": "developer", "content": "Be brief."},
-            {"role": "user", "content": [{"type": "text", "text": "1"}, {"type": "text", "text": "+1"}], "name": "ann"},
-            {"role": "assistant", "content": None, "tool_calls": [call], "refusal": None, "annotations": [], "audio": None},
-            {"role": "tool", "content": "2", "tool_call_id": "c1"},
-        ]
-    )
-    assert body.conversation() == [
-        Message(role="system", content="Be brief."),
-        Message(role="user", content="1+1", name="ann"),
-        Message(role="assistant", tool_calls=[ToolCall(id="c1", name="add", arguments={"a": 1})]),
-        Message(role="tool", content="2", tool_call_id="c1"),
-    ]
-
-
-@pytest.mark.parametrize("arguments", ["{", "[1]", "5"])
-def test_tool_arguments_have_to_be_an_object(arguments: str) -> None:
-    call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": arguments}}
-    with pytest.raises(ApiError, match="arguments of add"):
-        chat(messages=[{"role": "assistant", "tool_calls": [call]}]).conversation()
-
-
-def test_tools_become_ours_unless_they_are_switched_off() -> None:
-    assert chat(tools=[TOOL]).offered_tools() == [ToolSpec(name="add", description="Adds.", parameters={"type": "object"})]
-    assert chat(tools=[TOOL], tool_choice="none").offered_tools() == []
-    bare = chat(tools=[{"type": "function", "function": {"name": "now"}}]).offered_tools()
-    assert bare == [ToolSpec(name="now")]
-
-
-@pytest.mark.parametrize(
-    ("prompt", "prompts"),
-    [("a", ["a"]), ("", [""]), (["a", "b"], ["a", "b"]), ([1, 2], [[1, 2]]), ([[1], [2, 3]], [[1], [2, 3]])],
-)
-def test_the_four_kinds_of_prompts(prompt: Any, prompts: list[Any]) -> None:
-    assert complete(prompt=prompt).prompts() == prompts
-
-
-@pytest.mark.parametrize("prompt", [None, 5, {}, [1, "a"], [1.5], [["a"]]])
-def test_other_prompts_are_refused_with_the_list_of_kinds(prompt: Any) -> None:
-    with pytest.raises(ApiError, match="prompt: should be a text, a list of texts"):
-        complete(prompt=prompt)
-
-
-def test_completion_limits() -> None:
-    with pytest.raises(ApiError, match="needs echo"):
-        complete(max_tokens=0)
-    assert complete(max_tokens=0, echo=True).token_limit == 0
-    with pytest.raises(ApiError, match="empty list"):
-        complete(prompt=[])
-    with pytest.raises(ApiError, match="at most"):
-        complete(prompt=["a"] * 33, n=2)
-    with pytest.raises(ApiError, match="not supported"):
-        complete(suffix="end")

@@ -1,0 +1,92 @@
+"""From a conversation to running sequences, for every API that has conversations (chat completions, responses).
+
+Templates, tokenising and the compiling of grammars run in threads; the event loop only passes on, the engine's thread only
+steps. Everything that may be refused is refused here, before a status line is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from lianlu.core.errors import RequestError
+from lianlu.engine.sequence import Request
+from lianlu.formats.messages import Message
+from lianlu.serve.failures import ApiError
+from lianlu.serve.keys import Caller
+from lianlu.serve.reading import Reader
+from lianlu.serve.run import Run
+from lianlu.serve.service import Route, Service
+from lianlu.serve.wire import Body
+from lianlu.serve.wire_chat import ToolUse
+from lianlu.serve.wire_rules import Rule
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A conversation to go on with, and how; `body` has what all requests share."""
+
+    body: Body
+    messages: list[Message]
+    use: ToolUse
+    rule: Rule | None
+    max_tokens: int | None
+    """The most tokens to generate; None: as many as the context has room for."""
+    num_logprobs: int | None
+    num_choices: int = 1
+
+
+@dataclass
+class Talk:
+    """A conversation under way."""
+
+    run: Run
+    route: Route
+    use: ToolUse
+    sure: bool
+    """Whether a grammar makes sure that calls are well-formed."""
+
+    def reader(self) -> Reader:
+        """A reader for one reply."""
+        return Reader(self.route.tokenizer, self.use, self.sure)
+
+
+async def begin(service: Service, caller: Caller, ask: Ask, job_id: str) -> Talk:
+    """Render the conversation and submit its choices. Raises: RequestError."""
+    body = ask.body
+    route = service.route(body.model, caller)
+    rendered = await asyncio.to_thread(route.tokenizer.render, ask.messages, list(ask.use.tools), reply=True)
+    room = max(route.engine.engine.max_len - len(rendered.ids), 1)
+    limit = room if ask.max_tokens is None else ask.max_tokens
+    rule = ask.rule
+    requests = [asked(body, tuple(rendered.ids), limit, ask.num_logprobs, choice, rule) for choice in range(ask.num_choices)]
+    await asyncio.to_thread(check, route, requests[:1], rule)
+    return Talk(service.run(route, caller, job_id, requests), route, ask.use, sure=False)
+
+
+def asked(body: Body, prompt: tuple[int, ...], max_tokens: int, logprobs: int | None, choice: int, rule: Rule | None) -> Request:
+    """What is asked of the engine for one choice."""
+    sampling = body.sampling(max_tokens, logprobs, choice)
+    if rule is not None:
+        sampling = replace(sampling, constraint=rule.constraint)
+    return Request(
+        prompt,
+        sampling,
+        ignore_eos=bool(body.ignore_eos),
+        session=body.session or "",
+        deadline_s=body.deadline_s,
+    )
+
+
+def check(route: Route, requests: Sequence[Request], rule: Rule | None) -> None:
+    """Look at what will be submitted, and compile its rule, which may take long. Raises: RequestError that names the field."""
+    engine = route.engine.engine
+    if rule is not None:
+        try:
+            engine.grammars.check(rule.constraint)
+        except RequestError as error:
+            what = f"{rule.param}: {error.message}"
+            raise ApiError(what, status=error.status, hint=error.hint, param=rule.param, code="invalid_value") from error
+    for request in requests:
+        engine.check(request)
