@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Sequence as ReadSequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lianlu.client.base import TokenLogprob
 from lianlu.core.errors import ConfigError, EngineError, LianluError, RequestError
@@ -28,15 +28,13 @@ from lianlu.engine.runner import Runner
 from lianlu.engine.scheduler import Chunk, Scheduler
 from lianlu.engine.scoring import Target, score_tokens
 from lianlu.engine.sequence import Event, FinishReason, Request, Sequence, State, Timings
+from lianlu.engine.sessions import open_sessions
 from lianlu.engine.sleep import Source, check_awake, fall_asleep, wake_up
 from lianlu.engine.speculate import propose
 from lianlu.engine.timing import Phase, Timeline
 from lianlu.model.config import DynamicScaling
 from lianlu.model.decoder import Decoder
 from lianlu.tokenizer.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from lianlu.engine.sessions import Sessions
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class Engine:
         self.grammars = Grammars(tokenizer, model.config.vocab_size, self._eos_ids)
         self.source: Source | None = None
         self.asleep = False
-        self.sessions: Sessions | None = None
+        self.sessions = open_sessions(self.config, self.runner)
         self.admission = Admission(self.max_batch_tokens)
         self._live: dict[int, Live] = {}
         self._news: list[Event] = []
@@ -97,7 +95,9 @@ class Engine:
         self.model = model.eval()
         self.pool = BlockPool(self.pool.num_blocks, self.pool.block_size)
         self.scheduler = self._new_scheduler()
-        self.runner = Runner(model, self.pool.num_blocks, self.pool.block_size, self.max_batch_tokens, self.adapters, self.config.kv)
+        self.runner = Runner(
+            model, self.pool.num_blocks, self.pool.block_size, self.max_batch_tokens, self.adapters, self.config.kv
+        )
         self.drafter = new_drafter(self.config.speculation, self.runner, draft)
 
     def _new_scheduler(self) -> Scheduler:
@@ -346,6 +346,8 @@ class Engine:
         self.runner.clear(for_good=True)
         if self.drafter is not None:
             self.drafter.clear(for_good=True)
+        if self.sessions is not None:
+            self.sessions.close()
 
     @property
     def idle(self) -> bool:

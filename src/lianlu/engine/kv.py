@@ -51,7 +51,7 @@ class KvPool:
         return self._store[:, 0].nbytes
 
     def write(self, slots_2T: Tensor, k_TGK: Tensor, v_TGK: Tensor) -> None:
-        """Keep keys and values of tokens; their slots (`block * U + place`) are counted through all keys and on through values."""
+        """Keep keys and values of tokens. Slots (`block * U + place`) are counted through all keys and on through values."""
         records = self.codec.encode(torch.cat((k_TGK, v_TGK)))
         self._store.view(-1, *self._store.shape[3:]).index_copy_(0, slots_2T, records)
 

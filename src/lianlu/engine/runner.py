@@ -29,7 +29,6 @@ from lianlu.kernels.kv_codec import Codec, CodecName, codec_for
 from lianlu.kernels.paged_attention import (
     KEYS,
     ROWS,
-    SPLIT,
     DecodePlan,
     Layout,
     paged_decode,

@@ -12,8 +12,8 @@ Keys and values are read in pieces of `PIECE` splits, so that a context of any l
 `partial` is the reference for one split in plain torch; on the CPU PyTorch's flash kernel takes its place.
 
 Shapes: T tokens of one chunk, L keys of one sequence or piece, B sequences, R most queries of one, N splits of all sequences,
-M most splits of one, S keys of a split, H query heads, G key-value heads, Q = H / G queries per KV head, X = R Q padded to a multiple of `ROWS`,
-K head_dim, U tokens per block.
+M most splits of one, S keys of a split, H query heads, G key-value heads, Q = H / G queries per KV head, Y = R Q,
+X the same padded to a multiple of `ROWS`, K head_dim, U tokens per block.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class Layout:
 
     def pieces(self, blocks: Tensor) -> tuple[Tensor, ...]:
         """Rows of the cache for consecutive blocks, `PIECE` splits at a time."""
-        return tuple(torch.cat((part, part + self.num_blocks)) for part in blocks.split(PIECE * SPLIT // self.block_size))
+        return tuple(torch.cat((part, part + self.num_blocks)) for part in torch.split(blocks, PIECE * SPLIT // self.block_size))
 
 
 @dataclass(frozen=True)
@@ -250,7 +250,8 @@ def paged_decode(q_THK: Tensor, read: Callable[[Tensor], KeysValues], plan: Deco
     o_NGXK, lse_NGX = parts[0] if len(parts) == 1 else (torch.cat(both) for both in zip(*parts, strict=True))
     o_BGXK = o_NGXK if len(plan.starts) == 2 else _merge_splits(o_NGXK, lse_NGX, plan)
     per_group = num_heads // o_BGXK.shape[1]
-    o_BGRQK = o_BGXK[:, :, : plan.num_queries * per_group].unflatten(2, (plan.num_queries, per_group))
+    o_BGYK = o_BGXK[:, :, : plan.num_queries * per_group]
+    o_BGRQK = o_BGYK.reshape(num_sequences, -1, plan.num_queries, per_group, head_dim)
     o_THK = o_BGRQK.transpose(1, 2).reshape(num_sequences * plan.num_queries, num_heads, head_dim)
     return o_THK if plan.place is None else o_THK.index_select(0, plan.place)
 
