@@ -19,6 +19,8 @@ from lianlu.model.decoder import Decoder
 DEFAULT_TOKENS = 16_384
 MEMORY_SHARE = 0.25
 MAX_ALTERNATIVES = 100
+MAX_PENALTY = 100
+MAX_BIAS = 100
 UNLIMITED = 1 << 62
 
 
@@ -56,7 +58,7 @@ def check_request(request: Request, vocab_size: int, max_len: int, num_held: int
         why = f"this engine holds {num_held} tokens" if by_pool else f"the model's context is {max_len} tokens"
         hint = "raise max_tokens of the engine, or shorten the prompt" if by_pool else "shorten the prompt"
         raise RequestError(f"the prompt has {len(prompt)} tokens, but {why}, the reply included", hint=hint)
-    _check_sampling(request)
+    _check_sampling(request, vocab_size)
 
 
 def check_ids(ids: Sequence[int], vocab_size: int) -> None:
@@ -65,7 +67,7 @@ def check_ids(ids: Sequence[int], vocab_size: int) -> None:
         raise RequestError(f"there are token ids outside 0..{vocab_size - 1}", hint="use this model's tokenizer")
 
 
-def _check_sampling(request: Request) -> None:
+def _check_sampling(request: Request, vocab_size: int) -> None:
     wanted = request.sampling
     top = wanted.logprobs
     rules = (
@@ -73,8 +75,22 @@ def _check_sampling(request: Request) -> None:
         (math.isfinite(wanted.temperature) and wanted.temperature >= 0, "temperature", wanted.temperature, "0 (greedy) or more"),
         (0 < wanted.top_p <= 1, "top_p", wanted.top_p, "above 0 and at most 1"),
         (wanted.top_k >= 0, "top_k", wanted.top_k, "0 (all) or more"),
+        (0 <= wanted.min_p <= 1, "min_p", wanted.min_p, "0 (all) to 1"),
+        (-2 <= wanted.presence_penalty <= 2, "presence_penalty", wanted.presence_penalty, "-2 to 2"),
+        (-2 <= wanted.frequency_penalty <= 2, "frequency_penalty", wanted.frequency_penalty, "-2 to 2"),
+        (
+            0 < wanted.repetition_penalty <= MAX_PENALTY,
+            "repetition_penalty",
+            wanted.repetition_penalty,
+            f"above 0 and at most {MAX_PENALTY}",
+        ),
         (top is None or 0 <= top <= MAX_ALTERNATIVES, "logprobs", top, f"0 to {MAX_ALTERNATIVES}"),
     )
     for is_right, name, value, allowed in rules:
         if not is_right:
             raise RequestError(f"{name} is {value}", hint=f"it has to be {allowed}")
+    for token, bias in wanted.logit_bias:
+        if not 0 <= token < vocab_size:
+            raise RequestError(f"logit_bias names token {token}", hint=f"tokens are 0 to {vocab_size - 1}")
+        if not -MAX_BIAS <= bias <= MAX_BIAS:
+            raise RequestError(f"logit_bias of token {token} is {bias}", hint=f"it has to be -{MAX_BIAS} to {MAX_BIAS}")

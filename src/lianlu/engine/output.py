@@ -116,7 +116,7 @@ class Live:
         """How the token after the known ones and `ahead` proposals is drawn."""
         wanted = self.sequence.request.sampling
         place = self.sequence.num_generated + ahead
-        return Draw(wanted.temperature, wanted.top_k, wanted.top_p, uniform(self.seed, place))
+        return Draw(wanted.temperature, wanted.top_k, wanted.top_p, uniform(self.seed, place), wanted.min_p)
 
 
 class TokenTexts:

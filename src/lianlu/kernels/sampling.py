@@ -1,10 +1,11 @@
-"""From logits to tokens: greedy, temperature, top-k, top-p; and log-probabilities with alternatives.
+"""From logits to tokens: greedy, temperature, top-k, top-p, min-p; and log-probabilities with alternatives.
 
 A token is drawn by one number in [0, 1) that is a hash of the request's seed and of the token's place in the reply. So a
 seed gives the same reply whatever else is sampled in the same call, and nothing has to be remembered to continue after
-a preemption. Order as in transformers: temperature, then top-k, then top-p over what top-k left. Log-probabilities are
-those of the model, before temperature and cuts. A row's numbers do not depend on the number of rows: PyTorch's softmax keeps to
-that, its sums do not (the sum of a single long row is split among threads).
+a preemption. Order as in transformers: temperature, then top-k, then top-p over what top-k left, then min-p, which drops
+what is less likely than that share of the most likely token (Nguyen et al. 2024, arXiv 2407.01082). Log-probabilities are
+those of the model, before temperature and cuts. A row's numbers do not depend on the number of rows: PyTorch's softmax
+keeps to that, its sums do not (the sum of a single long row is split among threads).
 
 Shapes: N rows, V vocab_size, C candidates of a row, A alternatives.
 """
@@ -24,12 +25,13 @@ NUCLEUS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """How one row is drawn: `temperature` > 0, `top_k` 0 for all, `top_p` 1 for all, `uniform` in [0, 1)."""
+    """How one row is drawn: `temperature` > 0, `top_k` 0 for all, `top_p` 1 for all, `uniform` in [0, 1), `min_p` 0 for all."""
 
     temperature: float
     top_k: int
     top_p: float
     uniform: float
+    min_p: float = 0.0
 
 
 def uniform(seed: int, place: int) -> float:
@@ -89,7 +91,9 @@ def _cut(p_NC: Tensor, draws: Sequence[Draw]) -> Tensor:
 
 
 def _pick(p_NC: Tensor, draws: Sequence[Draw]) -> Tensor:
-    """Index of the candidate at which the running sum of `p_NC` passes the drawn share of its total."""
+    """Index of the candidate at which the running sum of `p_NC` passes the drawn share of its total; min-p drops some before."""
+    if any(draw.min_p > 0 for draw in draws):
+        p_NC = p_NC.masked_fill(p_NC < _column([draw.min_p for draw in draws], p_NC) * p_NC.amax(-1, keepdim=True), 0.0)
     sums_NC = p_NC.double().cumsum(-1)
     target_N1 = sums_NC[:, -1:] * torch.tensor([[draw.uniform] for draw in draws], dtype=torch.float64, device=p_NC.device)
     place_N = torch.searchsorted(sums_NC, target_N1, right=True)[:, 0]

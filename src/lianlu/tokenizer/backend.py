@@ -48,6 +48,10 @@ class Backend(Protocol):
         """The token of an id as the vocabulary spells it."""
         ...
 
+    def content(self, token_id: int) -> bytes | None:
+        """The bytes that a token adds inside a text; None for control tokens and for ids that stand for nothing."""
+        ...
+
     def files(self) -> dict[str, bytes]:
         """The files, name -> content, from which the vocabulary can be loaded again."""
         ...

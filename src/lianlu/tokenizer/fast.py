@@ -22,6 +22,10 @@ from lianlu.tokenizer.backend import Run
 _PREFIX_RULE = re.compile(rb'"add_prefix_space":\s*true|"prepend_scheme":\s*"(?P<scheme>always|first)"|"type":\s*"Prepend"')
 _STAGES = ("normalizer", "normalizers", "pre_tokenizer", "pretokenizers")
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+# the letters in which byte-level vocabularies (GPT-2) write bytes: printable Latin-1 as it is, the others from U+0100 on
+_PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
+_OTHERS = [byte for byte in range(0x100) if byte not in _PRINTABLE]
+_BYTES = {chr(byte): byte for byte in _PRINTABLE} | {chr(0x100 + place): byte for place, byte in enumerate(_OTHERS)}
 
 
 class FastBackend:
@@ -41,8 +45,8 @@ class FastBackend:
         rule = _PREFIX_RULE.search(stages)
         self._is_prefixed = rule is not None
         self._only_at_start = rule is not None and rule["scheme"] == b"first"
-        decoder = library.decoder
-        self._falls_back_to_bytes = decoder is not None and b"ByteFallback" in decoder.__getstate__()
+        self._decoders = _flat(json.loads(library.decoder.__getstate__())) if library.decoder is not None else []
+        self._falls_back_to_bytes = any(decoder["type"] == "ByteFallback" for decoder in self._decoders)
 
     def _library(self, specials: bool, continues: bool) -> Library:
         """The object that sees control tokens or not, and puts nothing in front of a text that continues."""
@@ -88,6 +92,11 @@ class FastBackend:
         found: str | None = self._marked.id_to_token(token_id)
         return found
 
+    def content(self, token_id: int) -> bytes | None:
+        """The bytes that a token adds inside a text; None for control tokens and for ids that stand for nothing."""
+        token = self.token(token_id)
+        return None if token is None or token_id in self._control else _decoded(token, self._decoders)
+
     def adds_bos(self, bos_id: int | None) -> bool:
         """Whether the file's post-processor begins every text with `bos_id`."""
         ids = self._marked.encode("", add_special_tokens=True).ids
@@ -96,6 +105,26 @@ class FastBackend:
     def files(self) -> dict[str, bytes]:
         """tokenizer.json."""
         return {"tokenizer.json": self._marked.to_str(pretty=True).encode()}
+
+
+def _flat(decoder: dict[str, Any]) -> list[dict[str, Any]]:
+    """The steps of a decoder, those of sequences one after the other."""
+    return [step for part in decoder["decoders"] for step in _flat(part)] if decoder["type"] == "Sequence" else [decoder]
+
+
+def _decoded(token: str, decoders: Sequence[dict[str, Any]]) -> bytes:
+    """The bytes of a token inside a text, by the steps of its vocabulary's decoder; what only trims a text's ends is left out."""
+    for step in decoders:
+        if step["type"] == "ByteLevel":
+            known = all(letter in _BYTES for letter in token)
+            return bytes(_BYTES[letter] for letter in token) if known else token.encode()
+        if step["type"] == "ByteFallback" and _BYTE.fullmatch(token):
+            return bytes([int(token[3:5], 16)])
+        if step["type"] == "Metaspace":
+            token = token.replace(step["replacement"], " ")
+        elif step["type"] == "Replace" and "String" in step["pattern"]:
+            token = token.replace(step["pattern"]["String"], step["content"])
+    return token.encode()
 
 
 def _without_prefix(table: Any) -> Any:

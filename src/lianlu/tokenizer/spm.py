@@ -99,6 +99,14 @@ class SentencePieceBackend:
             return self._texts.get(token_id)
         return str(self._first.id_to_piece(token_id))
 
+    def content(self, token_id: int) -> bytes | None:
+        """The bytes that a token adds inside a text; None for control tokens and for ids that stand for nothing."""
+        model, index = self._first, token_id
+        if index in self._texts or not 0 <= index < model.vocab_size() or model.is_unknown(index) or model.is_unused(index):
+            return None
+        piece = str(model.id_to_piece(index))
+        return bytes([int(piece[3:5], 16)]) if model.is_byte(index) else piece.replace("\u2581", " ").encode()
+
     def files(self) -> dict[str, bytes]:
         """tokenizer.model; names of added tokens belong into tokenizer_config.json."""
         return {"tokenizer.model": self._proto}

@@ -81,6 +81,14 @@ class Tokenizer:
         """A token as the vocabulary spells it, or None."""
         return self.backend.token(token_id)
 
+    def contents(self) -> list[bytes | None]:
+        """The bytes that each token adds inside a text, by id; None for control tokens and for ids that stand for nothing."""
+        return [self.backend.content(index) for index in range(self.vocab_size)]
+
+    def encode_within(self, text: str) -> list[int]:
+        """Ids of a text that continues another one: nothing is put in front, control tokens spelled out in it are text."""
+        return self.backend.encode_runs([("a", False), (without_surrogates(text), False)])[1]
+
     def render(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = (), reply: bool = False) -> chat.Rendered:
         """A conversation as ids, with a mask of those an assistant has to produce, its end token included.
 
