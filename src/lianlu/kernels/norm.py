@@ -18,17 +18,23 @@ from torch import Tensor
 
 def rms_norm(x_D: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     """`x / sqrt(mean(x^2) + eps) * weight` over the last axis; the result has the dtype of `x`."""
-    return _norm(x_D, weight_D, eps)
+    return _norm(x_D, weight_D, eps) if torch.is_grad_enabled() else _forward(x_D, weight_D, eps)[0]
+
+
+def _forward(x_D: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The result, and what the input was multiplied by."""
+    wide_D = x_D.float()
+    scale_1 = wide_D.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+    normed_D: Tensor = (wide_D * scale_1).to(x_D.dtype)
+    return normed_D * weight_D, scale_1
 
 
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_D: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-        wide_D = x_D.float()
-        scale_1 = wide_D.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+        y_D, scale_1 = _forward(x_D, weight_D, eps)
         ctx.save_for_backward(x_D, weight_D, scale_1)
-        normed_D: Tensor = (wide_D * scale_1).to(x_D.dtype)
-        return normed_D * weight_D
+        return y_D
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:

@@ -2,15 +2,20 @@
 
 Half-split form (the first half of a head rotates with the second), as Hugging Face checkpoints have it. Kinds:
 `linear` (positions divided by a factor), `dynamic` (NTK: the base grows with the length of the sequence beyond the
-trained length), `yarn` (Peng et al. 2023), `llama3` (Meta's wavelength bands). Computed in fp32, cast at the end.
+trained length), `yarn` (Peng et al. 2023), `llama3` (Meta's wavelength bands).
 
-Shapes: T tokens, H heads, K head_dim, J = K / 2 frequencies.
+Frequencies are fp32, as checkpoints were trained with them. Angles are formed in fp64 and brought into one turn before
+they are rounded to fp32: the product in fp32, which other implementations take, is off by a hundredth of a radian at
+position 200,000 and differs from token to token, so that scores would no longer depend on distances alone.
+
+Shapes: T tokens, U different lengths, H heads, K head_dim, J = K / 2 frequencies.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -24,11 +29,20 @@ def frequencies(base: float, head_dim: int) -> Tensor:
 
 
 def dynamic_frequencies(base: float, head_dim: int, factor: float, max_length: int, lengths_T: Tensor) -> Tensor:
-    """Frequencies f_TJ of dynamic NTK for tokens in sequences of `lengths_T`; plain ones up to `max_length`."""
-    over_T = (factor * lengths_T.float() / max_length - (factor - 1)).clamp(min=1.0)
-    base_T = base * over_T ** (head_dim / (head_dim - 2))
-    exponent_J = torch.arange(0, head_dim, 2, dtype=torch.int64, device=lengths_T.device).float() / head_dim
-    return 1.0 / (base_T[:, None] ** exponent_J)
+    """Frequencies f_TJ of dynamic NTK for tokens in sequences of `lengths_T`; plain ones up to `max_length`.
+
+    Computed for each length by itself, so that a token's do not depend on the lengths beside it, not in the last bit.
+    """
+    lengths_U, place_T = torch.unique(lengths_T.cpu(), return_inverse=True)
+    rows = [_dynamic_row(base, head_dim, factor, max_length, length) for length in lengths_U.tolist()]
+    return torch.stack(rows)[place_T].to(lengths_T.device)
+
+
+@lru_cache(maxsize=1024)
+def _dynamic_row(base: float, head_dim: int, factor: float, max_length: int, length: int) -> Tensor:
+    """f_J for one length."""
+    over = max(1.0, factor * length / max_length - (factor - 1))
+    return frequencies(base * over ** (head_dim / (head_dim - 2)), head_dim)
 
 
 def yarn_frequencies(base: float, head_dim: int, factor: float, length: int, betas: tuple[float, float]) -> Tensor:
@@ -63,14 +77,15 @@ def cos_sin(positions_T: Tensor, frequencies_J: Tensor, magnitude: float = 1.0) 
 
     `frequencies_J` may also be one row for each token (f_TJ).
     """
-    angle_TJ = positions_T[:, None].float() * frequencies_J
+    turns_TJ = positions_T[:, None].double() * (frequencies_J.double() / math.tau)
+    angle_TJ = turns_TJ.sub_(turns_TJ.round()).mul_(math.tau).float()
     cos_TJ, sin_TJ = angle_TJ.cos() * magnitude, angle_TJ.sin() * magnitude
     return torch.cat((cos_TJ, cos_TJ), dim=-1), torch.cat((-sin_TJ, sin_TJ), dim=-1)
 
 
 def rotate(x: Tensor, cos_TK: Tensor, sin_TK: Tensor) -> Tensor:
     """Rotate every head of `x` (T, any axes of heads, K) by the angle of its token; cos and sin as `cos_sin` gives them."""
-    return _rotate(x, cos_TK, sin_TK)
+    return _rotate(x, cos_TK, sin_TK) if torch.is_grad_enabled() else _turned(x, cos_TK, sin_TK, 1)
 
 
 class _Rotation(torch.autograd.Function):

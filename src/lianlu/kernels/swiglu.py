@@ -18,15 +18,19 @@ from torch.nn import functional as F
 
 def swiglu(gate_up: Tensor) -> Tensor:
     """`silu(gate) * up` (T, F) of the fused projection (T, 2F) that holds the gate in its first half."""
-    return _gate(gate_up)
+    return _gate(gate_up) if torch.is_grad_enabled() else _forward(gate_up)
+
+
+def _forward(gate_up: Tensor) -> Tensor:
+    gate_TF, up_TF = gate_up.chunk(2, dim=-1)
+    return F.silu(gate_TF).mul_(up_TF)
 
 
 class _SwiGLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate_up: Tensor) -> Tensor:
         ctx.save_for_backward(gate_up)
-        gate_TF, up_TF = gate_up.chunk(2, dim=-1)
-        return F.silu(gate_TF).mul_(up_TF)
+        return _forward(gate_up)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
