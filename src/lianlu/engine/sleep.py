@@ -49,10 +49,16 @@ class Source:
 
 
 def _stamps(paths: Iterable[Path]) -> Stamps:
-    """Size and time of change of all files that belong to a model; what is not there has none."""
-    files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
-    states = [(file, file.stat()) for file in files if file.is_file() and file.suffix in (".json", ".safetensors", ".gguf", "")]
+    """Size and time of change of the files that make up models and adapters; what is not there has none."""
+    files = [file for path in paths for file in ([path] if path.is_file() else path.glob("*")) if _counts(file, path)]
+    states = [(file, file.stat()) for file in files]
     return {file: (state.st_size, state.st_mtime_ns) for file, state in states}
+
+
+def _counts(file: Path, path: Path) -> bool:
+    """Whether a file in the folder `path`, or `path` itself, decides about weights."""
+    named = file == path or file.suffix == ".safetensors" or file.name.endswith(("config.json", ".index.json"))
+    return named and file.is_file()
 
 
 def check_awake(engine: Engine) -> None:

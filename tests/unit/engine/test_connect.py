@@ -14,6 +14,7 @@ from lianlu.core import machine
 from lianlu.core.errors import DataError, RequestError
 from lianlu.engine.config import EngineConfig
 from lianlu.engine.connect import connect, open_engine, torch_dtype
+from lianlu.engine.engine import Engine
 from lianlu.engine.local import LocalClient
 
 
@@ -79,7 +80,9 @@ def test_precision_is_the_dtype_of_weights_and_keys(folder: Path) -> None:
     assert next(engine.model.parameters()).dtype == torch.bfloat16
 
 
-def test_an_adapter_is_merged(folder: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def adapter(folder: Path, tmp_path: Path) -> Path:
+    """An adapter that changes what the model in `folder` says."""
     from lianlu.model.load import load_model
     from lianlu.model.lora import LoraSpec, add_lora, save_adapter
 
@@ -90,9 +93,53 @@ def test_an_adapter_is_merged(folder: Path, tmp_path: Path) -> None:
             if "lora" in name:
                 parameter.normal_(0, 0.3, generator=torch.Generator().manual_seed(len(name)))
     save_adapter(model, tmp_path / "adapter", "model")
-    plain, tuned = connect(folder, config=CONFIG), connect(folder, tmp_path / "adapter", config=CONFIG)
+    return tmp_path / "adapter"
+
+
+def test_an_adapter_is_merged(folder: Path, adapter: Path) -> None:
+    plain, tuned = connect(folder, config=CONFIG), connect(folder, adapter, config=CONFIG)
     requests = [ScoreRequest("ab", "cd")]
     assert plain.score(requests)[0].logprob != pytest.approx(tuned.score(requests)[0].logprob, abs=1e-3)
     assert not any("lora" in name for name, _ in tuned.engine.engine.model.named_parameters())  # type: ignore[attr-defined]
     plain.close()
     tuned.close()
+
+
+def test_named_adapters_stand_beside_the_merged_one_and_survive_sleep(lab: Any, folder: Path, adapter: Path) -> None:
+    ids = (5, 6, 7, 8, 9)
+    merged = open_engine(folder, adapter, config=CONFIG)
+    engine = open_engine(folder, config=CONFIG, adapters={"tuned": adapter, "again": str(adapter)})
+    both = open_engine(folder, adapter, config=CONFIG, adapters={"tuned": adapter})
+    assert engine.adapters.names() == ("tuned", "again")
+
+    def numbers(target: Engine, name: str = "") -> list[float]:
+        return [item.logprob for item in target.prompt_logprobs(ids, adapter=name) if item]
+
+    assert numbers(engine, "tuned") == pytest.approx(numbers(merged), abs=1e-4)
+    assert numbers(engine, "tuned") == numbers(engine, "again") != numbers(engine)
+    before = numbers(both), numbers(both, "tuned")
+    assert before[0] == numbers(merged) != before[1]
+    both.sleep()
+    both.wake()
+    assert (numbers(both), numbers(both, "tuned")) == before
+    engine.sleep()
+    engine.wake()
+    assert numbers(engine, "again") == numbers(engine, "tuned") != numbers(engine)
+
+
+def test_a_name_that_no_adapter_can_have(folder: Path, adapter: Path) -> None:
+    with pytest.raises(RequestError, match="cannot be the name"):
+        open_engine(folder, config=CONFIG, adapters={"a/b": adapter})
+    with pytest.raises(DataError, match="adapter_config"):
+        open_engine(folder, config=CONFIG, adapters={"a": folder})
+
+
+def test_a_draft_model_is_opened_and_comes_back_after_sleep(folder: Path) -> None:
+    table = {"max_tokens": 256, "speculation": {"kind": "draft", "model": str(folder)}}
+    engine = open_engine(folder, config=EngineConfig.model_validate(table))
+    first = engine.drafter
+    engine.sleep()
+    engine.wake()
+    assert first is not None
+    assert engine.drafter is not None
+    assert engine.drafter is not first
