@@ -30,7 +30,7 @@ from lianlu.model.packed import pack_linears
 from lianlu.model.quantized import quantize_linears
 
 OPEN = EngineConfig(max_tokens=256, prefix_cache=False)
-KINDS = ("plain", "packed", "int8", "bfloat16")
+KINDS = ("plain", "packed", "int8", "int4", "bfloat16")
 NAMES = ("", "a", "b", "c")
 
 
@@ -40,8 +40,8 @@ def request(prompt: Iterable[int], adapter: str = "", new: int = 8, **wanted: ob
 
 def model_of(lab: Any, kind: str) -> Decoder:
     model: Decoder = lab.build(dtype=torch.bfloat16 if kind == "bfloat16" else torch.float32)
-    if kind == "int8":
-        quantize_linears(model)
+    if kind in ("int8", "int4"):
+        quantize_linears(model, kind)
     if kind != "plain":
         pack_linears(model)
     return model

@@ -54,8 +54,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def plain(kind: str) -> Decoder:
     model = base(torch.bfloat16 if kind == "bfloat16" else torch.float32)
-    if kind == "int8":
-        quantize_linears(model)
+    if kind in ("int8", "int4"):
+        quantize_linears(model, kind)
     if kind != "plain":
         pack_linears(model)
     return model
@@ -68,7 +68,7 @@ def with_adapters(kind: str, folders: dict[str, Path]) -> MultiLora:
     return lora
 
 
-KINDS = ("plain", "packed", "int8", "bfloat16")
+KINDS = ("plain", "packed", "int8", "int4", "bfloat16")
 
 
 @pytest.fixture(scope="module")
