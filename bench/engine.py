@@ -8,7 +8,7 @@ SmolLM2-135M-Instruct on two threads, in one precision for all sides that have i
 
 Decoding: 1, 8 and 32 streams with 64 tokens of prompt each, greedy, end tokens ignored; the time of the prompts (a run that
 asks for one token) is taken off, for all alike. transformers decodes its streams as one batch of equal length, its best case.
-Prefill: one prompt of 1,024 tokens, to the first token. First token: 64 tokens of prompt. Prefix: 2,048 tokens, and the same again.
+Prefill: one prompt of 1,024 tokens, to the first token. First token: 64 tokens of prompt. Prefix: 2,048 tokens, twice.
 Roofline: what reading all weights once (one stream) or the products of the prompt (prefill) would take at the rates of memory
 and matrix products measured in the same run. Prints medians and ratios and keeps bench/results/engine.json.
 Run: python bench/engine.py [--precision int8] [--rounds N] [--llama .venv-llama]

@@ -50,7 +50,7 @@ def server(*options: str) -> Iterator[subprocess.Popen[bytes]]:
 
 def request(number: int, num_tokens: int) -> bytes:
     """A streamed chat completion as it goes over the wire."""
-    words = random.Random(number).choices("alpha beta gamma delta epsilon zeta eta theta".split(), k=40)
+    words = random.Random(number).choices(["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"], k=40)
     body = {
         "model": MODEL,
         "messages": [{"role": "user", "content": " ".join(words)}],

@@ -23,6 +23,7 @@ from serving import MODEL, PORT, server
 
 RESULTS = Path(__file__).parent / "results" / "soak.json"
 CLIENTS = 12
+WORDS = ["river", "stone", "cloud", "apple", "night", "house", "paper", "light", "music", "water"]
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}, "required": ["name", "age"]}
 TOOL = {
     "type": "function",
@@ -32,7 +33,7 @@ TOOL = {
 
 def body(rng: random.Random) -> dict[str, Any]:
     """Some request."""
-    words = rng.choices("river stone cloud apple night house paper light music water".split(), k=rng.choice([5, 30, 300]))
+    words = rng.choices(WORDS, k=rng.choice([5, 30, 300]))
     system = f"You are assistant number {rng.randrange(4)}. " + "Answer briefly and kindly. " * 20
     wanted: dict[str, Any] = {
         "model": MODEL,
