@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from lianlu.cli.serving import Panels, local, serve
+
 GROUP = "live"
 Model = Annotated[str, typer.Argument(help="A model name, @step, artifact, folder, .gguf file, or a server's URL.")]
 AdapterOption = Annotated[str | None, typer.Option("--adapter", help="A LoRA adapter: @step, artifact or folder.")]
@@ -15,36 +17,13 @@ Precision = Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(help=
 
 def add_verbs(app: typer.Typer) -> None:
     """Add the verbs of this file."""
-    app.command("serve", rich_help_panel=GROUP)(serve)
+    app.command("serve", cls=Panels, rich_help_panel=GROUP)(serve)
     app.command("chat", rich_help_panel=GROUP)(chat)
     app.command("agent", rich_help_panel=GROUP)(agent)
 
 
 def _local(name: str | None) -> Path | None:
-    if name is None:
-        return None
-    from lianlu.core.store import Store
-    from lianlu.recipe.inputs import resolve_model
-
-    return resolve_model(name, Store.locate())
-
-
-def serve(
-    model: Model,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
-    name: Annotated[str | None, typer.Option(help="Model name in the API (default: as given).")] = None,
-    adapter: AdapterOption = None,
-    precision: Precision = "auto",
-    api_key: Annotated[str | None, typer.Option(envvar="LIANLU_API_KEY", help="Ask clients for this key.")] = None,
-) -> None:
-    """Serve a model over the OpenAI chat API. Ctrl-C finishes what runs, then stops."""
-    from lianlu.serve.main import serve as serve_model
-
-    path = _local(model)
-    assert path is not None
-    engine = {"dtype": precision}
-    serve_model(path, name=name or model, host=host, port=port, merge=_local(adapter), engine=engine, api_key=api_key)
+    return None if name is None else local(name)
 
 
 def chat(model: Model, adapter: AdapterOption = None, precision: Precision = "auto") -> None:

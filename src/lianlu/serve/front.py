@@ -55,7 +55,7 @@ class Front:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = message | {"headers": [*message["headers"], *_limits(scope)]}
+                message["headers"] = [*message["headers"], *_limits(scope)]
             await send(message)
 
         try:
@@ -99,7 +99,8 @@ class Front:
     def _note(self, scope: Scope, where: str, status: int, seconds: float) -> None:
         """Figures, the time for `/debug/why`, and the access line."""
         service, job_id = self._service, scope.get("lianlu.note", "")
-        service.metrics.answered(scope["method"], self._patterns.get(scope.get("endpoint"), "other"), status)
+        handler = self._patterns.get(scope["endpoint"], "other") if "endpoint" in scope else "other"
+        service.metrics.answered(scope["method"], handler, status)
         if reason := scope.get("lianlu.reason"):
             service.metrics.rejected(reason)
         if job_id:

@@ -20,7 +20,8 @@ from typing import Any
 from lianlu.core import console
 from lianlu.core.config import validate
 from lianlu.core.errors import ConfigError
-from lianlu.serve.server import ServeConfig, Server
+from lianlu.serve.config import ServeConfig
+from lianlu.serve.server import Server
 
 BACKLOG = 2048
 
@@ -31,7 +32,7 @@ def serve(model: Path, **settings: Any) -> None:
     Raises: ConfigError for a setting or a port that cannot be used; DataError for a model that cannot be read.
     """
     config = validate(ServeConfig, settings)
-    if config.host not in ("127.0.0.1", "localhost", "::1") and config.api_key is None:
+    if config.is_open:
         console.warn(f"everybody who reaches {config.host} may use the model; --api-key asks for a key")
     with bind(config.host, config.port) as listener:
         server = Server(model, config, listener)
@@ -40,7 +41,8 @@ def serve(model: Path, **settings: Any) -> None:
 
 
 def _tell_ready(server: Server) -> None:
-    console.out(f"ready: {server.url}/v1 serves {server.service.default.name!r}")
+    for line in server.described():
+        console.out(line)
 
 
 @contextlib.contextmanager

@@ -7,66 +7,45 @@ import contextlib
 import os
 import signal
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING
 
 import uvicorn
-from pydantic import Field
 
 from lianlu.core import console
-from lianlu.core.config import Config
 from lianlu.engine.background import BackgroundEngine
-from lianlu.engine.config import EngineConfig
-from lianlu.serve.keys import Keys
-from lianlu.serve.models import Served
+from lianlu.serve.config import ServeConfig
+from lianlu.serve.loading import in_thread
+from lianlu.serve.models import Lora, Served
 from lianlu.serve.rest import app
-from lianlu.serve.service import Limits, Service
+from lianlu.serve.service import Service
+from lianlu.serve.tls import check_certificate
+
+if TYPE_CHECKING:
+    from lianlu.serve.grpc.server import GrpcServer
 
 KEEP_ALIVE_S = 75
 CLOSE_S = 5
 EXIT_AT_ONCE = 130
-T = TypeVar("T")
-
-
-class ServeConfig(Config):
-    """Where and how a model is served."""
-
-    name: str = ""
-    """The model's name in the API; by default the name of its file or folder."""
-    host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 lets other machines in."""
-    port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    """Port to listen on; 0 takes a free one."""
-    merge: Path | None = None
-    """A LoRA adapter that is merged into the model's weights."""
-    adapters: dict[str, Path] = Field(default_factory=dict)
-    """LoRA adapters that are asked for by a name of their own."""
-    engine: EngineConfig = EngineConfig()
-    """How the model is run."""
-    api_key: str | None = None
-    """Clients have to send this key."""
-    max_body_bytes: Annotated[int, Field(gt=0)] = 16_000_000
-    """Longest request body."""
-    drain_s: Annotated[float, Field(ge=0)] = 30.0
-    """Seconds that running requests get to finish when the server is stopped."""
 
 
 class Server:
     """One server: its socket, its service, and its way from loading over ready to drained."""
 
     def __init__(self, model: Path, config: ServeConfig, listener: socket.socket) -> None:
+        """Raises: ConfigError for keys or a certificate that cannot be used."""
+        if config.tls_cert is not None and config.tls_key is not None:
+            check_certificate(config.tls_cert, config.tls_key)
         self._model, self._config, self._listener = model, config, listener
         served = Served(config.name or model.name, model)
-        self.service = Service(
-            {served.name: served}, Limits(max_body_bytes=config.max_body_bytes), Keys.of(config.api_key), config.engine
-        )
+        self.service = Service({served.name: served}, config.limits(), config.keys(), config.engine)
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        scheme = "https" if config.tls_cert else "http"
+        self.url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = asyncio.Event()
+        self._grpc: GrpcServer | None = None
 
     async def run(self, on_ready: Callable[[], None], signals: bool = False) -> None:
         """Serve until `stop` is called or, with `signals`, SIGINT or SIGTERM comes. Raises: LianluError if loading fails."""
@@ -75,9 +54,10 @@ class Server:
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._loop.add_signal_handler(number, self._on_signal)
             console.info(f"loading {self._model.name}; {self.url} answers 503 until it is ready")
-        web = _Uvicorn(_web_config(self.service))
+        web = _Uvicorn(_web_config(self.service, self._config))
         answering = asyncio.create_task(web.serve(sockets=[self._listener]))
         try:
+            self._grpc = await self._serve_grpc()
             engine = await self._load()
             if engine is not None:
                 on_ready()
@@ -87,7 +67,26 @@ class Server:
             self.service.stopping = True
             web.over.set()
             await answering
+            if self._grpc is not None:
+                await self._grpc.stop(CLOSE_S)
             self.service.close()
+
+    def described(self) -> list[str]:
+        """What is served where, in a few lines for people."""
+        served, config = self.service.default, self._config
+        fields = served.card_fields()
+        how = f"{fields['precision']} arithmetic, {fields['quantization']} weights, {fields['kv_cache']} keys and values"
+        lines = [
+            f"ready: {self.url}/v1 serves {served.name!r}",
+            f"  {how.replace('none weights', 'plain weights')}, context {fields['context_length']:,} tokens",
+        ]
+        if self.service.adapters:
+            lines.append(f"  adapters: {', '.join(self.service.adapters)}")
+        if self._grpc is not None:
+            lines.append(f"  gRPC on port {self._grpc.port}")
+        if config.engine.sessions:
+            lines.append(f"  sessions are kept in {config.engine.sessions}")
+        return lines
 
     def stop(self) -> None:
         """Begin to stop; legal from any thread and more than once."""
@@ -101,15 +100,27 @@ class Server:
             os._exit(EXIT_AT_ONCE)
         self._stopped.set()
 
+    async def _serve_grpc(self) -> GrpcServer | None:
+        """The gRPC server, if one is asked for. Raises: MissingExtraError, ConfigError."""
+        config = self._config
+        if config.grpc_port is None:
+            return None
+        from lianlu.serve.grpc.server import serve_grpc
+
+        tls = (config.tls_cert, config.tls_key) if config.tls_cert and config.tls_key else None
+        return await serve_grpc(self.service, config.grpc_port, config.host, tls)
+
     async def _load(self) -> BackgroundEngine | None:
         """The engine, loaded beside the running server; None if it is told to stop meanwhile."""
         served = self.service.default
-        loading = _in_thread(lambda: served.open(self._config.engine, self._config.merge))
+        config = self._config
+        loading = in_thread(lambda: served.open(config.engine, config.merge, config.adapters))
         stopped = asyncio.create_task(self._stopped.wait())
         await asyncio.wait((loading, stopped), return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         if loading.done():
             served.engine = loading.result()
+            self.service.adapters = {name: Lora(name, path, served) for name, path in config.adapters.items()}
         return served.engine
 
     async def _drain(self) -> None:
@@ -126,9 +137,11 @@ class Server:
             console.warn("some requests did not finish in time and were given up")
 
 
-def _web_config(service: Service) -> uvicorn.Config:
+def _web_config(service: Service, config: ServeConfig) -> uvicorn.Config:
     return uvicorn.Config(
-        app(service),
+        app(service, config.cors_origins),
+        ssl_certfile=config.tls_cert,
+        ssl_keyfile=config.tls_key,
         http="h11",
         ws="none",
         lifespan="off",
@@ -158,18 +171,3 @@ class _Uvicorn(uvicorn.Server):
     async def main_loop(self) -> None:
         """Wait for the end."""
         await self.over.wait()
-
-
-def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
-    """Run `work` in a thread that does not keep the process alive."""
-    future: Future[T] = Future()
-
-    def body() -> None:
-        future.set_running_or_notify_cancel()
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=body, name="lianlu-load", daemon=True).start()
-    return asyncio.wrap_future(future)
