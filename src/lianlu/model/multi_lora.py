@@ -15,15 +15,14 @@ Shapes: T rows of a batch, N rows of one adapter, M the same padded, I inputs, O
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lianlu.kernels.linear import PackedWeight, can_pack, linear
+from lianlu.kernels.linear import linear
 from lianlu.kernels.paged_attention import ROWS
 from lianlu.model.decoder import Decoder
 from lianlu.model.lora import Adapter
@@ -49,20 +48,22 @@ class Batch:
     groups: Sequence[Group] = ()
 
 
+@dataclass(frozen=True)
 class Update:
-    """`x A^T B^T` of one fused layer, in the dtype of the model."""
+    """`x A^T B^T` of one fused layer, in the dtype of the model; plain weights, as packing pads a low rank to 64 rows."""
 
-    def __init__(self, a_RI: Tensor, b_OR: Tensor, like: Tensor) -> None:
-        self.down = _product(a_RI.to(like.device, like.dtype))
-        self.up = _product(b_OR.to(like.device, like.dtype))
+    a_RI: Tensor
+    b_OR: Tensor
 
     def add(self, group: Group, x_TI: Tensor, y_TO: Tensor) -> None:
         """Add the update to the rows of a group, in place."""
         if group.rows_N is None or group.padded_M is None:
-            y_TO.add_(self.up(self.down(x_TI)))
+            y_TO.add_(self._of(x_TI))
         else:
-            change_MO = self.up(self.down(x_TI.index_select(0, group.padded_M)))
-            y_TO.index_add_(0, group.rows_N, change_MO[: len(group.rows_N)])
+            y_TO.index_add_(0, group.rows_N, self._of(x_TI.index_select(0, group.padded_M))[: len(group.rows_N)])
+
+    def _of(self, x_MI: Tensor) -> Tensor:
+        return linear(linear(x_MI, self.a_RI), self.b_OR)
 
 
 class MultiLoraLinear(nn.Module):
@@ -102,7 +103,7 @@ class MultiLora:
         updates = {}
         for path, layer in adapter.layers.items():
             stacked = stack(path.split(".", 2)[2], layer.layout, config, layer.updates, layer.scaling)
-            updates[path] = Update(*stacked, like)
+            updates[path] = Update(*(weight.to(like.device, like.dtype) for weight in stacked))
         self._install(name, updates)
         self.paths[name] = tuple(updates)
 
@@ -161,10 +162,3 @@ class MultiLora:
     def _replace(self, path: str, layer: nn.Module) -> None:
         owner, _, attribute = path.rpartition(".")
         setattr(self.model.get_submodule(owner), attribute, layer)
-
-
-def _product(weight_OI: Tensor) -> Callable[[Tensor], Tensor]:
-    """`x @ weight.T`, packed where the machine has a packed form."""
-    if can_pack(weight_OI):
-        return PackedWeight(weight_OI).linear
-    return partial(linear, weight_OI=weight_OI)
