@@ -4,9 +4,9 @@ Half-split form (the first half of a head rotates with the second), as Hugging F
 `linear` (positions divided by a factor), `dynamic` (NTK: the base grows with the length of the sequence beyond the
 trained length), `yarn` (Peng et al. 2023), `llama3` (Meta's wavelength bands).
 
-Frequencies are fp32, as checkpoints were trained with them. Angles are formed in fp64 and brought into one turn before
-they are rounded to fp32: the product in fp32, which other implementations take, is off by a hundredth of a radian at
-position 200,000 and differs from token to token, so that scores would no longer depend on distances alone.
+Frequencies are fp32, as checkpoints were trained with them. So are angles up to position `NEAR`, to the bit as other
+implementations have them. Beyond, where that product is off by up to a hundredth of a radian at position 200,000, by
+another amount for every token, they are formed in fp64 and brought into one turn before they are rounded.
 
 Shapes: T tokens, U different lengths, H heads, K head_dim, J = K / 2 frequencies.
 """
@@ -20,6 +20,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+NEAR = 4096
 
 
 def frequencies(base: float, head_dim: int) -> Tensor:
@@ -77,8 +79,10 @@ def cos_sin(positions_T: Tensor, frequencies_J: Tensor, magnitude: float = 1.0) 
 
     `frequencies_J` may also be one row for each token (f_TJ).
     """
+    near_TJ = positions_T[:, None].float() * frequencies_J
     turns_TJ = positions_T[:, None].double() * (frequencies_J.double() / math.tau)
-    angle_TJ = turns_TJ.sub_(turns_TJ.round()).mul_(math.tau).float()
+    far_TJ = turns_TJ.sub_(turns_TJ.round()).mul_(math.tau).to(near_TJ.dtype)
+    angle_TJ = torch.where(positions_T[:, None] < NEAR, near_TJ, far_TJ)
     cos_TJ, sin_TJ = angle_TJ.cos() * magnitude, angle_TJ.sin() * magnitude
     return torch.cat((cos_TJ, cos_TJ), dim=-1), torch.cat((-sin_TJ, sin_TJ), dim=-1)
 

@@ -1,20 +1,21 @@
 """Opening a model: a Hugging Face folder (InternLM2, Llama, Qwen2, Qwen3; plain or our int8) or a GGUF file.
 
-Weights are read one by one, fused into the decoder's form and cast. Every tensor of the decoder must be there in the
-right shape and nothing else may be: a checkpoint that does not fit is refused with the names that do not.
+Weights are read one by one, fused into the decoder's form, and cast or quantised, so that no more than one of them is
+there in full width beside the model. Every tensor of the decoder must be there in the right shape and nothing else may
+be: a checkpoint that does not fit is refused with the names that do not.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from lianlu.core.errors import DataError
+from lianlu.core.errors import ConfigError, DataError
 from lianlu.formats import gguf
 from lianlu.formats.checkpoint import Tensors, read_json
 from lianlu.model import layouts
@@ -22,7 +23,9 @@ from lianlu.model.config import ModelConfig
 from lianlu.model.decoder import Decoder
 from lianlu.model.gguf_config import config_from_gguf
 from lianlu.model.hf_config import from_hf, quantisation
-from lianlu.model.quantized import prepare_int8
+from lianlu.model.lora import Adapter
+from lianlu.model.lora_linear import stack
+from lianlu.model.quantized import KINDS, Method, linear_names, prepare_quantized
 
 SHOWN_NAMES = 5
 CONFIG = "config.json"
@@ -51,22 +54,61 @@ def read_config(path: Path | str) -> ModelConfig:
     return from_hf(table, path / CONFIG, generation)
 
 
-def load_model(path: Path | str, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> Decoder:
+def load_model(
+    path: Path | str,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    quant: Method | None = None,
+    config: ModelConfig | None = None,
+    adapter: Adapter | None = None,
+) -> Decoder:
     """The model at `path` (folder or .gguf) with weights of `dtype` on `device`.
 
-    Raises: DataError that names the file for anything missing, unexpected, mis-shaped or damaged.
+    From the numbers of the file, layer by layer: `adapter` is added to the weights, then `quant` rounds those of the linear
+    layers of the blocks; weights that are int8 already stay so. `config` is built in place of the file's own: the same shape
+    with other rotary positions.
+    Raises: DataError that names the file for anything missing, unexpected, mis-shaped or damaged; ConfigError for a shape
+    that `quant` cannot hold, or an adapter on int8 weights.
     """
     path = Path(path)
     source = _open_gguf(path) if is_gguf(path) else _open_folder(path)
+    source = source if config is None else replace(source, config=config)
+    if source.int8 and adapter is not None:
+        raise ConfigError("an adapter cannot be merged into int8 weights", hint="merge into the plain model, then quantise")
     with torch.device("meta"):
         model = Decoder(source.config)
         if source.int8:
-            prepare_int8(model)
+            prepare_quantized(model, "int8")
     expected = model.state_dict()
     _check_names(source, expected)
-    state = {name: _cast(name, _fused(source, name, meta), dtype).to(device) for name, meta in expected.items()}
+    quant = None if source.int8 else quant
+    rounded = frozenset(f"{name}.weight" for name in linear_names(model)) if quant else frozenset()
+    if quant:
+        prepare_quantized(model, quant)
+    state: dict[str, Tensor] = {}
+    for name, meta in expected.items():
+        tensor = _updated(name, _fused(source, name, meta), source.config, adapter)
+        made = _quantised(name, tensor, quant) if quant and name in rounded else [(name, _cast(name, tensor, dtype))]
+        state.update((own, part.to(device)) for own, part in made)
+        del tensor, made
     model.load_state_dict(state, assign=True)
     return model
+
+
+def _updated(name: str, tensor: Tensor, config: ModelConfig, adapter: Adapter | None) -> Tensor:
+    """A weight with what an adapter adds to it."""
+    path = name.removesuffix(".weight")
+    layer = None if adapter is None or path == name else adapter.layers.get(path)
+    if layer is None:
+        return tensor
+    a_RI, b_OR = stack(path.split(".", 2)[2], layer.layout, config, layer.updates, layer.scaling)
+    return tensor.float() + b_OR @ a_RI
+
+
+def _quantised(name: str, tensor: Tensor, quant: Method) -> Iterator[tuple[str, Tensor]]:
+    """Names and buffers that stand for the weight `name`."""
+    module = name.removesuffix(".weight")
+    return ((f"{module}.{buffer}", part) for buffer, part in KINDS[quant].quantise(tensor).items())
 
 
 def _cast(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -35,7 +35,7 @@ from lianlu.model.lora_linear import (
     set_trainable,
 )
 from lianlu.model.lora_spec import ALL_LINEAR, LoraSpec, peft_table, read_peft
-from lianlu.model.quantized import Int8Linear
+from lianlu.model.quantized import QuantizedLinear
 
 __all__ = ["Adapter", "LayerUpdate", "LoraSpec", "add_lora", "load_adapter", "merge_adapter", "read_adapter", "save_adapter"]
 
@@ -72,13 +72,13 @@ def add_lora(model: Decoder, spec: LoraSpec, seed: int = 0) -> None:
 def merge_adapter(model: Decoder) -> None:
     """Add the updates to the weights, in fp32 before rounding to the model's dtype, and drop them; the model is whole again.
 
-    Raises: ConfigError where there is no adapter, or the base is int8.
+    Raises: ConfigError where there is no adapter, or the base is quantised.
     """
     layers = list(lora_layers(model))
     if not layers:
         raise ConfigError("the model has no adapter to merge", hint="load one with load_adapter first")
-    if any(isinstance(layer.base, Int8Linear) for _, layer in layers):
-        raise ConfigError("an adapter cannot be merged into int8 weights", hint="merge into the plain model, then quantise")
+    if any(isinstance(layer.base, QuantizedLinear) for _, layer in layers):
+        raise ConfigError("an adapter cannot be merged into quantised weights", hint="merge into the plain model, then quantise")
     with torch.no_grad():
         for path, layer in layers:
             owner, _, attribute = path.rpartition(".")

@@ -19,7 +19,7 @@ from lianlu.model.config import Architecture
 from lianlu.model.decoder import Decoder
 from lianlu.model.hf_config import QUANT_METHOD, to_hf, token_ids
 from lianlu.model.load import CONFIG, GENERATION_CONFIG
-from lianlu.model.quantized import is_quantized
+from lianlu.model.quantized import Int4Linear, is_quantized
 
 INTERCHANGEABLE = frozenset({"internlm2", "llama"})
 
@@ -46,6 +46,8 @@ def save_model(
 def _check(model: Decoder, layout: Architecture) -> None:
     if any("lora_" in name for name, _ in model.named_parameters()):
         raise ConfigError("the model has an open adapter", hint="save the adapter by itself, or merge it first")
+    if any(isinstance(module, Int4Linear) for module in model.modules()):
+        raise ConfigError("int4 weights are made for serving, there is no file format for them", hint="save it plain or int8")
     own = model.config.architecture
     if layout not in layouts.LAYOUTS:
         raise ConfigError(f"unknown layout {layout!r}", hint=f"choose one of {', '.join(layouts.LAYOUTS)}")

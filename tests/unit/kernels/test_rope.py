@@ -1,5 +1,6 @@
 import math
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -69,3 +70,61 @@ def test_bf16_rotates_in_bf16() -> None:
     turned = rope.rotate(x.bfloat16(), *angles)
     assert turned.dtype == torch.bfloat16
     torch.testing.assert_close(turned.float(), rope.rotate(x, *angles), rtol=0.02, atol=0.03)
+
+
+@pytest.mark.parametrize("base", [1e4, 1e6])
+def test_far_positions_turn_by_the_right_angle(base: float) -> None:
+    """Within the rounding of fp32 for any position; the product in fp32 is off by thousands of times as much."""
+    frequencies = rope.frequencies(base, 64)
+    positions = torch.tensor([0, 1, rope.NEAR, 32_768, 199_999, 200_000, 1_000_000])
+    cos, sin = rope.cos_sin(positions, frequencies)
+    exact = positions[:, None].double() * frequencies.double()
+    far = positions >= rope.NEAR
+    assert (cos[far, :32] - exact[far].cos()).abs().max() < 2e-7
+    assert (sin[far, 32:] - exact[far].sin()).abs().max() < 2e-7
+    assert (cos[:, :32] - exact.cos()).abs().max() < 2e-7
+    assert ((positions[-2] * frequencies).cos() - exact[-2].cos()).abs().max() > 1e-4
+
+
+@settings(max_examples=30, deadline=None)
+@given(near=st.integers(0, rope.NEAR), far=st.integers(rope.NEAR, 200_000), distance=st.integers(0, 3000))
+def test_scores_far_away_depend_on_distance_only(near: int, far: int, distance: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(1, 1, 64, generator=generator) for _ in range(2))
+    frequencies = rope.frequencies(1e6, 64)
+
+    def score(position: int) -> float:
+        angles = [rope.cos_sin(torch.tensor([p]), frequencies) for p in (position + distance, position)]
+        return float((rope.rotate(q, *angles[0]).double() * rope.rotate(k, *angles[1])).sum())
+
+    assert math.isclose(score(far), score(far + 12_345), abs_tol=2e-5)
+    assert math.isclose(score(far), score(near), abs_tol=5e-3)
+
+
+def test_near_positions_have_the_angles_of_fp32() -> None:
+    frequencies = rope.frequencies(1e4, 64)
+    positions = torch.arange(rope.NEAR)
+    cos, sin = rope.cos_sin(positions, frequencies)
+    angles = positions[:, None].float() * frequencies
+    assert torch.equal(cos[:, 32:], angles.cos())
+    assert torch.equal(sin[:, 32:], angles.sin())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 250_000), st.integers(1, 300_000)), min_size=1, max_size=70),
+    head_dim=st.sampled_from([8, 64, 80, 128]),
+    seed=st.integers(0, 100),
+)
+def test_the_angles_of_a_token_do_not_depend_on_the_tokens_beside_it(
+    rows: list[tuple[int, int]], head_dim: int, seed: int
+) -> None:
+    """To the bit, for dynamic NTK too, for rows in multiples of four as the engine has them."""
+    rows += [rows[-1]] * (-len(rows) % 4)
+    positions, lengths = (torch.tensor(column) for column in zip(*rows, strict=True))
+    chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:4]
+    table = rope.dynamic_frequencies(1e4, head_dim, 3.7, 2048, lengths)
+    assert torch.equal(rope.dynamic_frequencies(1e4, head_dim, 3.7, 2048, lengths[chosen]), table[chosen])
+    for frequencies, fewer in ((table, table[chosen]), (rope.frequencies(1e4, head_dim),) * 2):
+        whole, some = rope.cos_sin(positions, frequencies), rope.cos_sin(positions[chosen], fewer)
+        assert all(torch.equal(one[chosen], other) for one, other in zip(whole, some, strict=True))

@@ -1,15 +1,19 @@
 import json
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lianlu.core.errors import DataError
+from lianlu.core.errors import ConfigError, DataError
 from lianlu.kernels.attention import PackedCausal
-from lianlu.model.config import preset
+from lianlu.model.config import LinearScaling, preset
 from lianlu.model.decoder import Decoder, build_model
 from lianlu.model.load import is_gguf, load_model, read_config
+from lianlu.model.lora import add_lora, merge_adapter, read_adapter, save_adapter
+from lianlu.model.lora_spec import LoraSpec
+from lianlu.model.quantized import KINDS, Int8Linear, Method, quantize_linears
 from lianlu.model.save import save_model
 
 torch.set_num_threads(1)
@@ -60,6 +64,70 @@ def test_weights_do_not_lean_on_the_file(saved: Path) -> None:
     with open(saved / WEIGHTS, "r+b") as file:
         file.write(bytes(len(data)))
     assert torch.equal(logits(model), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("method", KINDS)
+def test_quantises_while_loading(saved: Path, method: Method, dtype: torch.dtype) -> None:
+    """From the numbers of the file, whatever the rest is cast to."""
+    expected = load_model(saved)
+    quantize_linears(expected, method)
+    loaded = load_model(saved, dtype, quant=method)
+    assert expected.state_dict().keys() == loaded.state_dict().keys()
+    for name, tensor in expected.to(dtype).state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+    assert torch.equal(logits(loaded), logits(expected))
+
+
+def test_int8_checkpoints_stay_as_they_are(saved: Path, tmp_path: Path) -> None:
+    model = load_model(saved)
+    quantize_linears(model)
+    save_model(model, tmp_path / "int8")
+    for method in KINDS:
+        loaded = load_model(tmp_path / "int8", quant=method)
+        assert isinstance(loaded.layers[0].mlp.down, Int8Linear)
+        assert torch.equal(logits(loaded), logits(model))
+
+
+def test_no_more_than_one_layer_is_there_in_full_width(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wide: list[weakref.ref[torch.Tensor]] = []
+    quantise = Int8Linear.quantise
+
+    def counting(weight: torch.Tensor) -> dict[str, torch.Tensor]:
+        assert sum(reference() is not None for reference in wide) == 0
+        wide.append(weakref.ref(weight))
+        return quantise(weight)
+
+    monkeypatch.setattr(Int8Linear, "quantise", counting)
+    load_model(saved, quant="int8")
+    assert len(wide) == 8
+
+
+def test_an_adapter_is_added_before_rounding(saved: Path, tmp_path: Path) -> None:
+    model = load_model(saved)
+    add_lora(model, LoraSpec(rank=2, alpha=64), seed=1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.3, generator=torch.Generator().manual_seed(len(name)))
+    save_adapter(model, tmp_path / "adapter", "model")
+    adapter = read_adapter(model.config, tmp_path / "adapter")
+    merge_adapter(model)
+    for name, tensor in load_model(saved, adapter=adapter).state_dict().items():
+        torch.testing.assert_close(tensor, model.state_dict()[name])
+    quantize_linears(model)
+    rounded = load_model(saved, quant="int8", adapter=adapter)
+    torch.testing.assert_close(logits(rounded), logits(model), rtol=1e-3, atol=1e-3)
+    save_model(model, tmp_path / "int8")
+    with pytest.raises(ConfigError, match="int8"):
+        load_model(tmp_path / "int8", adapter=adapter)
+
+
+def test_other_rotary_positions_on_the_same_weights(saved: Path) -> None:
+    config = read_config(saved).model_copy(update={"rope_scaling": LinearScaling(factor=4)})
+    loaded = load_model(saved, config=config)
+    assert loaded.config.rope_scaling == LinearScaling(factor=4)
+    assert not torch.equal(logits(loaded), logits(load_model(saved)))
 
 
 def test_harmless_extras_are_ignored(saved: Path) -> None:

@@ -11,7 +11,7 @@ from lianlu.model.decoder import Decoder, build_model
 from lianlu.model.load import load_model
 from lianlu.model.lora import add_lora, merge_adapter
 from lianlu.model.lora_spec import LoraSpec
-from lianlu.model.quantized import Int8Linear, is_quantized, linear_names, quantize_linears
+from lianlu.model.quantized import KINDS, Method, is_quantized, linear_names, quantize_linears
 from lianlu.model.save import save_model
 
 torch.set_num_threads(1)
@@ -24,18 +24,19 @@ def logits(model: Decoder) -> torch.Tensor:
     return model(tokens, torch.arange(9), PackedCausal([0, 9]))
 
 
-def test_is_close_and_touches_blocks_only() -> None:
+@pytest.mark.parametrize(("method", "largest"), [("int8", 0.05), ("int4", 0.5)])
+def test_is_close_and_touches_blocks_only(method: Method, largest: float) -> None:
     model = build_model(preset("internlm2-nano", initializer_range=0.1), 0)
     head, embedding, before = model.lm_head.weight, model.embed_tokens.weight, logits(model)
     names = linear_names(model)
-    quantize_linears(model)
+    quantize_linears(model, method)
     assert is_quantized(model)
     assert names[:4] == [f"layers.0.{name}" for name in ("attention.wqkv", "attention.wo", "mlp.gate_up", "mlp.down")]
-    assert all(isinstance(model.get_submodule(name), Int8Linear) for name in names)
+    assert all(isinstance(model.get_submodule(name), KINDS[method]) for name in names)
     assert model.lm_head.weight is head
     assert model.embed_tokens.weight is embedding
     error = (logits(model) - before).abs().max() / before.abs().max()
-    assert 0 < error < 0.05
+    assert 0 < error < largest
 
 
 @pytest.mark.parametrize("layout", ["internlm2", "llama", "qwen2"])
@@ -64,10 +65,31 @@ def test_scales_stay_fp32_under_a_cast(tmp_path: Path) -> None:
         assert logits(narrow).dtype == torch.bfloat16
 
 
-def test_dequantised_weights_are_what_the_layer_computes() -> None:
-    linear = torch.nn.Linear(12, 7)
-    layer = Int8Linear.from_linear(linear)
-    x = torch.randn(3, 12)
+def test_int4_keeps_its_dtypes_under_a_cast_and_has_no_file() -> None:
+    model = build_model(preset("internlm2-nano"), 0)
+    quantize_linears(model, "int4")
+    before = [buffer.clone() for buffer in model.layers[0].mlp.down.buffers()]
+    for dtype in (torch.bfloat16, torch.float64, torch.float32):
+        layer = model.to(dtype).layers[0].mlp.down
+        assert [buffer.dtype for buffer in layer.buffers()] == [torch.uint8, torch.bfloat16, torch.bfloat16]
+        assert logits(model).dtype == dtype
+    assert all(torch.equal(one, other) for one, other in zip(model.layers[0].mlp.down.buffers(), before, strict=True))
+    with pytest.raises(ConfigError, match="no file format"):
+        save_model(model, "nowhere")
+
+
+def test_int4_needs_whole_groups() -> None:
+    model = build_model(preset("internlm2-nano", intermediate_size=80), 0)
+    with pytest.raises(ConfigError, match=r"groups of 32.* has 80") as caught:
+        quantize_linears(model, "int4")
+    assert "int8" in caught.value.hint
+
+
+@pytest.mark.parametrize("method", KINDS)
+def test_dequantised_weights_are_what_the_layer_computes(method: Method) -> None:
+    linear = torch.nn.Linear(64, 7)
+    layer = KINDS[method].from_linear(linear)
+    x = torch.randn(3, 64)
     torch.testing.assert_close(layer(x), torch.nn.functional.linear(x, layer.dequantised(), linear.bias))
 
 
@@ -79,7 +101,7 @@ def test_an_adapter_trains_on_int8_but_does_not_merge() -> None:
     assert torch.equal(logits(model), before)
     logits(model).square().sum().backward()
     assert all(parameter.grad is not None for name, parameter in model.named_parameters() if "lora_B" in name)
-    with pytest.raises(ConfigError, match="int8"):
+    with pytest.raises(ConfigError, match="quantised"):
         merge_adapter(model)
 
 
