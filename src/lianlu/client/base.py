@@ -52,11 +52,15 @@ class Sampling:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """Continue a conversation; the reply is an assistant message."""
+    """Continue a conversation; the reply is an assistant message.
+
+    `tool_choice`: "auto", "required" (at least one call), "none", or the name of the tool to call.
+    """
 
     messages: Sequence[Message]
     tools: Sequence[ToolSpec] = ()
     sampling: Sampling = Sampling()
+    tool_choice: str = "auto"
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from lianlu.client.base import ChatRequest, CompletionRequest, FinishReason, Reply, Sampling, Scored, TokenLogprob
+from lianlu.client.base import (
+    ChatRequest,
+    CompletionRequest,
+    Constraint,
+    FinishReason,
+    Reply,
+    Sampling,
+    Scored,
+    TokenLogprob,
+)
 from lianlu.core.errors import DataError, RequestError
 from lianlu.formats.messages import Message, ToolSpec, from_openai, to_openai
 
 Json = dict[str, Any]
+_OPTIONAL = ("top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty", "seed")
 _FINISH: dict[str | None, FinishReason] = {
     None: "stop",
     "stop": "stop",
@@ -33,6 +43,7 @@ def chat_body(model: str, request: ChatRequest) -> Json:
     body = {"model": model, "messages": [to_openai(message) for message in request.messages], **_sampling(request.sampling)}
     if request.tools:
         body["tools"] = [tool_to_openai(tool) for tool in request.tools]
+        body |= _tool_choice(request.tool_choice)
     if request.sampling.logprobs is not None:
         body |= {"logprobs": True, "top_logprobs": request.sampling.logprobs}
     return body
@@ -56,17 +67,36 @@ def tool_to_openai(tool: ToolSpec) -> Json:
     return {"type": "function", "function": tool.model_dump()}
 
 
+def _tool_choice(choice: str) -> Json:
+    """`auto` is what servers do unasked."""
+    if choice in ("required", "none"):
+        return {"tool_choice": choice}
+    return {} if choice == "auto" else {"tool_choice": {"type": "function", "function": {"name": choice}}}
+
+
 def _sampling(sampling: Sampling) -> Json:
+    """Fields that differ from their defaults; servers need not know the others."""
     body: Json = {"max_tokens": sampling.max_tokens, "temperature": sampling.temperature}
-    if sampling.top_p != 1.0:
-        body["top_p"] = sampling.top_p
-    if sampling.top_k:
-        body["top_k"] = sampling.top_k
-    if sampling.seed is not None:
-        body["seed"] = sampling.seed
+    usual = Sampling()
+    body |= {name: value for name in _OPTIONAL if (value := getattr(sampling, name)) != getattr(usual, name)}
+    if sampling.logit_bias:
+        body["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias}
     if sampling.stop:
         body["stop"] = list(sampling.stop)
-    return body
+    return body | ({} if sampling.constraint is None else _constraint(sampling.constraint))
+
+
+def _constraint(constraint: Constraint) -> Json:
+    """A schema as OpenAI has it; expressions and grammars as vLLM does. Raises: RequestError for a schema that is not JSON."""
+    if constraint.kind == "regex":
+        return {"structured_outputs": {"regex": constraint.source}}
+    if constraint.kind == "lark":
+        return {"structured_outputs": {"grammar": constraint.source}}
+    try:
+        schema = json.loads(constraint.source)
+    except ValueError as error:
+        raise RequestError(f"the JSON schema is not JSON: {error}", hint="mend the schema") from error
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema, "strict": True}}}
 
 
 def chat_reply(answer: Any) -> Reply:

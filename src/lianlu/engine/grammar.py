@@ -25,8 +25,10 @@ from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 from numpy.typing import NDArray
 
 from lianlu.client.base import Constraint
+from lianlu.core import console
 from lianlu.core.errors import RequestError
 from lianlu.engine.schema import LIMITS, explain, grammar_of, refusal
+from lianlu.formats.messages import ToolSpec
 from lianlu.tokenizer.tokenizer import Tokenizer
 
 MAX_KEPT = 64
@@ -53,6 +55,25 @@ class Grammars:
     def start(self, constraint: Constraint, ignore_eos: bool = False) -> Course:
         """The state before the first token of a reply. Raises: as `check`."""
         return Course(self._compiled(constraint).deep_copy(), self._vocab_size, self._eos_ids, ignore_eos)
+
+    def for_tools(self, tools: Sequence[ToolSpec], choice: str = "auto", parallel: bool = True) -> Constraint | None:
+        """What a reply has to keep to so that its tool calls are well formed, see `Tokenizer.tool_constraint`; compiled.
+
+        With "auto", tools of which no grammar can be made (too many, say) leave the reply free, with a warning; otherwise they
+        are a RequestError.
+        """
+        source = self._tokenizer.tool_constraint(tools, choice, parallel)
+        if source is None:
+            return None
+        constraint = Constraint("lark", source)
+        try:
+            self.check(constraint)
+        except RequestError as error:
+            if choice != "auto":
+                raise
+            console.warn(f"tool calls are not held to their schemas: {error.message}")
+            return None
+        return constraint
 
     def _compiled(self, constraint: Constraint) -> LLMatcher:
         with self._lock:

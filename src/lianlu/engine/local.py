@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 
 from lianlu.client import base
@@ -35,7 +36,7 @@ class LocalClient:
     def chat(self, requests: Sequence[ChatRequest]) -> list[Reply]:
         """Replies to the conversations, in order. Raises: RequestError, EngineError for the first one that fails."""
         events = self.run(self.chat_request(request) for request in requests)
-        return [self._chat_reply(event, request.tools) for event, request in zip(events, requests, strict=True)]
+        return [self._chat_reply(event, _offered(request)) for event, request in zip(events, requests, strict=True)]
 
     def complete(self, requests: Sequence[CompletionRequest]) -> list[Reply]:
         """Continuations of the texts, in order. Raises: RequestError, EngineError for the first one that fails."""
@@ -60,10 +61,10 @@ class LocalClient:
 
     def stream(self, request: ChatRequest) -> Iterator[Delta]:
         """One reply piece by piece; the last delta carries the whole. Closing the iterator cancels the request."""
-        pieces = self.pieces(self.chat_request(request), request.tools)
+        pieces = self.pieces(self.chat_request(request), _offered(request))
         for piece in pieces:
             yield Delta(text=piece)
-        yield Delta(reply=self._chat_reply(pieces.event, request.tools))
+        yield Delta(reply=self._chat_reply(pieces.event, _offered(request)))
 
     def close(self) -> None:
         """Cancel what runs and give the memory back."""
@@ -84,9 +85,16 @@ class LocalClient:
         )
 
     def chat_request(self, request: ChatRequest) -> Request:
-        """A conversation as token ids. Raises: RequestError for one that the model's template refuses."""
-        rendered = self.tokenizer.render(request.messages, request.tools, reply=True)
-        return Request(tuple(rendered.ids), request.sampling)
+        """A conversation as token ids; calls of its tools will be well formed, unless it has a constraint of its own.
+
+        Raises: RequestError for one that the model's template refuses, or a choice that its tools do not allow.
+        """
+        rendered = self.tokenizer.render(request.messages, _offered(request), reply=True)
+        sampling = request.sampling
+        if sampling.constraint is None and (request.tools or request.tool_choice != "auto"):
+            constraint = self.engine.engine.grammars.for_tools(request.tools, request.tool_choice)
+            sampling = replace(sampling, constraint=constraint)
+        return Request(tuple(rendered.ids), sampling)
 
     def message(self, event: Event, tools: Sequence[ToolSpec]) -> Message:
         """What a finished reply says; tool calls are read out of the text where tools were offered."""
@@ -138,6 +146,11 @@ class LocalClient:
         """Drop tokens from the beginning until the model can take it (as lm-evaluation-harness does)."""
         over = len(target.ids) - 1 - self.engine.engine.max_len
         return target if over <= 0 else Target(target.ids[over:], max(target.first - over, 1))
+
+
+def _offered(request: ChatRequest) -> Sequence[ToolSpec]:
+    """The tools that may be called."""
+    return () if request.tool_choice == "none" else request.tools
 
 
 def _reply(event: Event, message: Message) -> Reply:

@@ -71,6 +71,7 @@ class ChatTemplate:
     def __init__(self, source: str, name: str) -> None:
         """Compile `source`; `name` says in errors where it came from. Raises: DataError for a syntax error."""
         self.name = name
+        self.source = source
         environment = _environment()
         try:
             tree = environment.parse(source)

@@ -13,7 +13,7 @@ from datetime import date
 from pathlib import Path
 
 from lianlu.formats.messages import Message, ToolSpec
-from lianlu.tokenizer import chat, folder, tool_calls
+from lianlu.tokenizer import chat, folder, tool_calls, tool_grammar
 from lianlu.tokenizer.backend import Loaded, without_surrogates
 from lianlu.tokenizer.stream import TextStream
 
@@ -101,6 +101,18 @@ class Tokenizer:
     def parse(self, text: str, tools: Sequence[ToolSpec] = ()) -> Message:
         """An assistant's reply as a message, tool calls taken out of the text; broken calls stay in the content."""
         return tool_calls.parse(text, tools)
+
+    def tool_constraint(self, tools: Sequence[ToolSpec], choice: str = "auto", parallel: bool = True) -> str | None:
+        """A Lark grammar (of llguidance) for replies whose tool calls are well formed, as the chat template shows them.
+
+        `choice`: "auto" for text or calls, "required" for at least one call, "none" for no constraint (such a reply is not to
+        be parsed for calls), or the name of the tool to call. Without `parallel` there is at most one call. None: nothing to
+        enforce. Raises: RequestError for a choice that the tools do not allow, or without a chat template.
+        """
+        if choice == "none" or (choice == "auto" and not tools):
+            return None
+        dialect = tool_grammar.dialect_of(self._chat.choose(True).source)
+        return tool_grammar.tool_grammar(tools, choice, parallel, dialect, self.backend.specials)
 
     def visible(self, text: str, tools: Sequence[ToolSpec] = ()) -> str:
         """The beginning of a partial reply that is surely content, safe to show before the rest is known."""

@@ -27,7 +27,7 @@ MARKERS = (*OPENERS, "</tool_call>", "<|action_end|>", "<|plugin|>", "<|interpre
 _OPENING = re.compile(r"<tool_call>|<\|action_start\|>\s*<\|(?P<kind>plugin|interpreter)\|>")
 _CODE = re.compile(r"\s*```(?:python|py)?[ \t]*\n(?P<code>.*?)\n?```\s*(?:<\|action_end\|>|\Z)", re.DOTALL)
 _SPACE = re.compile(r"\s*")
-_INTERPRETERS = ("python", "python_interpreter", "interpreter", "ipython", "code_interpreter")
+INTERPRETERS = ("python", "python_interpreter", "interpreter", "ipython", "code_interpreter")
 _READER = json.JSONDecoder(strict=False)
 
 
@@ -95,7 +95,7 @@ def _read_code(text: str, at: int, tools: Sequence[ToolSpec]) -> tuple[list[_Cal
     if block is None:
         return [], at
     names = {tool.name for tool in tools}
-    name = next((name for name in _INTERPRETERS if name in names), "python")
+    name = next((name for name in INTERPRETERS if name in names), "python")
     return [_Call(name, {"code": block["code"]})], block.end()
 
 
