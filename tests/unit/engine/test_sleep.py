@@ -7,6 +7,7 @@ import shutil
 import threading
 import weakref
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,26 @@ def test_sleep_lets_go_of_weights_keys_values_and_adapters(
     assert not any(ref() for ref in held)
     assert engine.model.config == lab.model.config
     assert engine.stats().cached_blocks == 0
+
+
+def test_named_sessions_outlast_sleep_under_their_own_adapter(
+    lab: Any, open_from: Open, folder: Path, adapters: dict[str, Path], tmp_path: Path
+) -> None:
+    engine = open_from(folder, EngineConfig(max_tokens=256, block_size=8, sessions=tmp_path / "sessions"))
+    for name in "ab":
+        engine.adapters.load(name, adapters[name])
+    prompt = tuple(range(1, 41))
+    talk = replace(request(prompt, "a"), session="talk")
+    before = lab.run(engine, [talk])[0]
+    engine.sleep()
+    engine.wake()
+    assert lab.run(engine, [replace(request(prompt, "b"), session="chat")])[0].cached_tokens == 0
+    assert lab.run(engine, [request(prompt, "a")])[0].cached_tokens == 0
+    engine.sleep()
+    engine.wake()
+    after = lab.run(engine, [talk])[0]
+    assert after.cached_tokens == 32
+    assert after.logprobs == before.logprobs
 
 
 def rss() -> int:
