@@ -65,7 +65,8 @@ def codec_for(name: CodecName, head_dim: int, compute: torch.dtype) -> Codec:
     if not bits:
         return Codec(name, head_dim, compute, torch.bfloat16 if name == "bfloat16" else compute)
     if head_dim * bits % 16:
-        raise ConfigError(f"kv = {name!r} needs heads of even size, this model's have {head_dim}", hint="use kv = 'bfloat16'")
+        what = f"kv = {name!r} needs heads whose size is a multiple of {16 // bits}, this model's have {head_dim}"
+        raise ConfigError(what, hint="use kv = 'bfloat16', or 'int8' with heads of even size")
     return Codec(name, head_dim, compute, torch.uint8, bits)
 
 
