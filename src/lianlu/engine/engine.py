@@ -69,14 +69,16 @@ class Engine:
         self.config = config or EngineConfig()
         self.tokenizer = tokenizer
         size = self.config.block_size
-        num_blocks = pool_tokens(model, self.config.max_tokens, self.config.kv) // size
+        longest = longest_sequence(model.config, self.config)
+        held = pool_tokens(model, self.config.max_tokens, self.config.kv, round_up(self.config.context or 0, size))
+        num_blocks = held // size
         if num_blocks < 1:
             raise ConfigError(f"there is no room for a block of {size} tokens", hint="raise max_tokens or free some memory")
         self.pool = BlockPool(num_blocks, size)
         self.max_batch_tokens = max(self.config.max_batch_tokens, self.config.max_running)
         self.adapters = Adapters(model, lambda: (live.sequence.request.adapter for live in self._live.values()))
         self.settle(model, draft)
-        self.max_len = min(longest_sequence(model.config), num_blocks * size)
+        self.max_len = min(longest, num_blocks * size)
         self._eos_ids = frozenset(tokenizer.eos_ids) | frozenset(model.config.eos_token_ids)
         self.grammars = Grammars(tokenizer, model.config.vocab_size, self._eos_ids)
         self.source: Source | None = None
@@ -196,8 +198,7 @@ class Engine:
         """Compute one batch. A request that cannot go on fails alone, in its event. Any exception makes `reset` due."""
         news, self._news = self._news, []
         begin_s = monotonic()
-        if self.drafter is not None:
-            propose(self.drafter, self.scheduler, self._live)
+        propose(self.drafter, self.scheduler, self._live)
         chunks = self.scheduler.plan()
         if not chunks:
             return news

@@ -102,11 +102,17 @@ class _Growing:
         return self._array[: self._size]
 
 
-def propose(drafter: Drafter, scheduler: Scheduler, lives: Mapping[int, Live]) -> None:
-    """Let the drafter propose tokens for the sequences that decode, as long as they are few; rules strike what they forbid."""
+def propose(drafter: Drafter | None, scheduler: Scheduler, lives: Mapping[int, Live]) -> None:
+    """Propose tokens for the sequences that decode, as long as they are few.
+
+    What a constraint leaves no choice about is proposed without a drafter; what it forbids is struck from proposals.
+    """
     decoding = [lives[sequence.id] for sequence in scheduler.running if sequence.num_pending == 1]
-    most = min(drafter.num_tokens, MAX_ROWS // len(decoding) - 1) if decoding else 0
-    wanted = [(live, num_wanted(live, most)) for live in decoding]
+    most = MAX_ROWS // len(decoding) - 1 if decoding else 0
+    open_ends = [live for live in decoding if not (most and _force(live, scheduler, most))]
+    if drafter is None:
+        return
+    wanted = [(live, num_wanted(live, min(drafter.num_tokens, most))) for live in open_ends]
     reserved = [(live, scheduler.reserve(live.sequence, count)) for live, count in wanted if count > 0]
     reserved = [(live, count) for live, count in reserved if count > 0]
     if reserved:
@@ -116,7 +122,19 @@ def propose(drafter: Drafter, scheduler: Scheduler, lives: Mapping[int, Live]) -
             del live.sequence.drafts[live.rules.num_valid(live.sequence.drafts) :]
 
 
+def _force(live: Live, scheduler: Scheduler, most: int) -> bool:
+    """Propose what the rules of a sequence leave no choice about; whether there is such a thing."""
+    forced = [] if live.rules is None else live.rules.forced()[: min(most, _room(live))]
+    if forced:
+        live.sequence.drafts = forced[: scheduler.reserve(live.sequence, len(forced))]
+    return bool(forced)
+
+
+def _room(live: Live) -> int:
+    """Tokens that may be proposed until the reply is at its longest."""
+    return max(0, live.sequence.max_len - len(live.sequence.tokens) - 1)
+
+
 def num_wanted(live: Live, most: int) -> int:
     """How many tokens to propose for a sequence: no more than its luck and the room to its end allow."""
-    sequence = live.sequence
-    return max(0, min(live.luck.num_tokens(), most, sequence.max_len - len(sequence.tokens) - 1))
+    return min(live.luck.num_tokens(), most, _room(live))

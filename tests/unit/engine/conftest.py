@@ -58,6 +58,15 @@ class LetterTokenizer:
     def encode(self, text: str, specials: bool = False) -> list[int]:
         return [ord(letter) - ord("?") for letter in text]
 
+    def encode_within(self, text: str) -> list[int]:
+        return self.encode(text)
+
+    def contents(self) -> list[bytes | None]:
+        return [None, *(self.letter(index).encode() for index in range(1, VOCAB))]
+
+    def token(self, token_id: int) -> str:
+        return self.letter(token_id)
+
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return [self.encode(text) for text in texts]
 
