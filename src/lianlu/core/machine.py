@@ -42,6 +42,15 @@ def memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def available_bytes() -> int:
+    """Memory that new work may take without pushing other work out, in bytes; all of it where that is unknown."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return memory_bytes()
+
+
 def gpu_names() -> list[str]:
     """Names of the NVIDIA GPUs here, by nvidia-smi (empty without one)."""
     if not shutil.which("nvidia-smi"):

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any
 
 from lianlu.client.base import TokenLogprob
-from lianlu.core.errors import ConfigError, EngineError, LianluError, RequestError
+from lianlu.core.errors import EngineError, LianluError, RequestError
 from lianlu.engine.adapters import Adapters
 from lianlu.engine.admission import Admission
 from lianlu.engine.blocks import BlockPool
@@ -21,7 +21,7 @@ from lianlu.engine.choose import Choice, choose
 from lianlu.engine.config import EngineConfig
 from lianlu.engine.draft import new_drafter
 from lianlu.engine.grammar import Grammars
-from lianlu.engine.limits import check_ids, check_request, longest_sequence, pool_tokens
+from lianlu.engine.limits import blocks_held, check_ids, check_request, longest_sequence
 from lianlu.engine.output import Live, Luck, Output, TokenTexts
 from lianlu.engine.rules import rules_for
 from lianlu.engine.runner import Runner
@@ -70,10 +70,7 @@ class Engine:
         self.tokenizer = tokenizer
         size = self.config.block_size
         longest = longest_sequence(model.config, self.config)
-        held = pool_tokens(model, self.config.max_tokens, self.config.kv, round_up(self.config.context or 0, size))
-        num_blocks = held // size
-        if num_blocks < 1:
-            raise ConfigError(f"there is no room for a block of {size} tokens", hint="raise max_tokens or free some memory")
+        num_blocks = blocks_held(model, self.config)
         self.pool = BlockPool(num_blocks, size)
         self.max_batch_tokens = max(self.config.max_batch_tokens, self.config.max_running)
         self.adapters = Adapters(model, lambda: (live.sequence.request.adapter for live in self._live.values()))
@@ -329,7 +326,7 @@ class Engine:
             return [None] * len(ids)
         check_ids(ids, self.model.config.vocab_size)
         with self.adapters.everywhere(adapter):
-            (scores,) = score_tokens(self.model, [Target(tuple(ids), 1)], num_top)
+            (scores,) = score_tokens(self.model, [Target(tuple(ids), 1)], num_top, self.runner.codec)
         found = zip(ids[1:], scores.logprobs, scores.alternatives, strict=True)
         return [None, *(self._texts.logprob(*item) for item in found)]
 

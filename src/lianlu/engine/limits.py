@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 
@@ -10,10 +11,11 @@ import torch
 from lianlu.core import machine
 from lianlu.core.console import format_bytes
 from lianlu.core.errors import ConfigError, RequestError
+from lianlu.engine.config import EngineConfig
 from lianlu.engine.runner import kv_bytes_per_token
 from lianlu.engine.sequence import Request
 from lianlu.kernels.kv_codec import CodecName
-from lianlu.model.config import DynamicScaling, ModelConfig
+from lianlu.model.config import DynamicScaling, LinearScaling, ModelConfig, NoScaling, YarnScaling
 from lianlu.model.decoder import Decoder
 
 DEFAULT_TOKENS = 16_384
@@ -24,27 +26,87 @@ MAX_BIAS = 100
 UNLIMITED = 1 << 62
 
 
-def longest_sequence(config: ModelConfig) -> int:
-    """Tokens a sequence may have as far as the model goes; dynamic NTK stretches to any length."""
-    return UNLIMITED if isinstance(config.rope_scaling, DynamicScaling) else config.max_position_embeddings
+def longest_sequence(config: ModelConfig, wanted: EngineConfig | None = None) -> int:
+    """Tokens a sequence may have as far as the model goes, or as `wanted.context` says.
+
+    Raises: ConfigError for a context beyond what the model was made for, without `wanted.rope`.
+    """
+    longest = trained_length(config)
+    context = None if wanted is None else wanted.context
+    if wanted is None or context is None:
+        return longest
+    if context > longest and (wanted.rope is None or isinstance(wanted.rope, NoScaling)):
+        factor = math.ceil(context / config.max_position_embeddings)
+        raise ConfigError(
+            f"context {context} is longer than the {longest} tokens this model was made for",
+            hint=f'set rope as well, for example rope.kind = "dynamic" and rope.factor = {factor}, or lower context',
+        )
+    return context
 
 
-def pool_tokens(model: Decoder, max_tokens: int | None, kv: CodecName = "auto") -> int:
+def trained_length(config: ModelConfig) -> int:
+    """The longest sequence a model was made for: linear scaling and YaRN stretch by their factor, dynamic NTK to any length."""
+    trained = config.max_position_embeddings
+    match config.rope_scaling:
+        case DynamicScaling():
+            return UNLIMITED
+        case LinearScaling(factor=factor):
+            return int(trained * factor)
+        case YarnScaling(factor=factor, original_max_position_embeddings=original):
+            return max(trained, int(original * factor))
+        case _:
+            return trained
+
+
+def blocks_held(model: Decoder, config: EngineConfig) -> int:
+    """Blocks of keys and values, enough for one sequence of `config.context`.
+
+    Raises: ConfigError if memory does not hold them, or not even one block.
+    """
+    size, context = config.block_size, config.context or 0
+    held = pool_tokens(model, config.max_tokens, config.kv, context)
+    if held < size:
+        raise ConfigError(f"there is no room for a block of {size} tokens", hint="raise max_tokens or free some memory")
+    return max(held // size, -(-context // size))
+
+
+def pool_tokens(model: Decoder, max_tokens: int | None, kv: CodecName = "auto", context: int = 0) -> int:
     """Tokens whose keys and values are held: as asked, else as many as a share of the memory takes, up to a cap.
 
-    Raises: ConfigError if memory does not hold what is asked.
+    `context` tokens, one longest sequence, are held in any case. Raises: ConfigError if memory does not hold that, or if
+    `max_tokens` is less.
     """
-    device = next(model.parameters()).device
-    total = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else machine.memory_bytes()
+    total, free = _memory(next(model.parameters()).device)
     per_token = kv_bytes_per_token(model, kv)
-    if max_tokens is None:
-        return min(DEFAULT_TOKENS, int(total * MEMORY_SHARE) // per_token)
-    if max_tokens * per_token > total:
+    if max_tokens is not None and max_tokens < context:
+        hint = "raise max_tokens, or lower context"
+        raise ConfigError(f"max_tokens {max_tokens} does not hold one sequence of context {context}", hint=hint)
+    usual = min(DEFAULT_TOKENS, min(int(total * MEMORY_SHARE), free) // per_token)
+    tokens = max(usual, context) if max_tokens is None else max_tokens
+    if tokens * per_token > free:
         raise ConfigError(
-            f"max_tokens {max_tokens} takes {format_bytes(max_tokens * per_token)}, there are {format_bytes(total)}",
-            hint=f"this machine could hold {total // 2 // per_token} tokens in half of it",
+            f"keys and values of {tokens} tokens take {format_bytes(tokens * per_token)}, there are {format_bytes(free)}",
+            hint=f"{_what_fits(model, kv, free)}; lower {'context' if max_tokens is None else 'max_tokens'}, or set kv",
         )
-    return max_tokens
+    return tokens
+
+
+def _memory(device: torch.device) -> tuple[int, int]:
+    """Bytes in all, and bytes that are free."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free, free
+    return machine.memory_bytes(), machine.available_bytes()
+
+
+def _what_fits(model: Decoder, kv: CodecName, free: int) -> str:
+    """How many tokens fit as things are, and with narrower keys and values."""
+    parts = [f"{free // kv_bytes_per_token(model, kv)} tokens fit"]
+    narrow: tuple[CodecName, ...] = ("int8", "int4")
+    for name in narrow[narrow.index(kv) + 1 if kv in narrow else 0 :]:
+        with contextlib.suppress(ConfigError):
+            parts.append(f"{free // kv_bytes_per_token(model, name)} with kv = {name!r}")
+    return ", ".join(parts)
 
 
 def check_request(request: Request, vocab_size: int, max_len: int, num_held: int) -> None:
@@ -56,7 +118,9 @@ def check_request(request: Request, vocab_size: int, max_len: int, num_held: int
     if len(prompt) >= max_len:
         by_pool = max_len == num_held
         why = f"this engine holds {num_held} tokens" if by_pool else f"the model's context is {max_len} tokens"
-        hint = "raise max_tokens of the engine, or shorten the prompt" if by_pool else "shorten the prompt"
+        hint = "shorten the prompt, or raise " + (
+            "max_tokens of the engine" if by_pool else "context of the engine (and set rope)"
+        )
         raise RequestError(f"the prompt has {len(prompt)} tokens, but {why}, the reply included", hint=hint)
     _check_sampling(request, vocab_size)
 
