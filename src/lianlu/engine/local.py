@@ -55,7 +55,7 @@ class LocalClient:
             check_ids(target.ids, model.config.vocab_size)
         found: list[TokenScores] = []
         for group in groups([target for target in targets if target.first < len(target.ids)]):
-            found += self.engine.call(partial(score_group, model, group))
+            found += self.engine.call(partial(score_group, model, group, codec=self.engine.engine.runner.codec))
         scores = iter(found)
         return [_scored(next(scores)) if target.first < len(target.ids) else Scored(0.0, 0, True) for target in targets]
 

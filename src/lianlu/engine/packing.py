@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lianlu.kernels.kv_codec import Codec
 from lianlu.kernels.paged_attention import KEYS, ROWS, chunk_attention, round_up
 from lianlu.model.config import DynamicScaling
 from lianlu.model.decoder import Decoder
@@ -98,8 +99,8 @@ def cuts(inputs: Sequence[Sequence[int]], max_tokens: int, max_inputs: int) -> I
         yield slice(begin, len(inputs))
 
 
-def hidden(model: Decoder, group: Group) -> Tensor:
-    """h_TD of the rows of a group, and of a few more that fill up."""
+def hidden(model: Decoder, group: Group, codec: Codec | None = None) -> Tensor:
+    """h_TD of the rows of a group, and of a few more that fill up, with what `codec` makes of keys and values."""
     device = next(model.parameters()).device
     fill = round_up(len(group.ids), ROWS) - len(group.ids)
     ids_T, positions_T, lengths_T = torch.tensor(
@@ -108,6 +109,8 @@ def hidden(model: Decoder, group: Group) -> Tensor:
     segments = [Segment(s.begin, s.end, s.rows.to(device), s.num_keys) for s in group.segments]
 
     def attend(layer: int, q_THK: Tensor, k_TGK: Tensor, v_TGK: Tensor, /) -> Tensor:
+        if codec is not None:
+            k_TGK, v_TGK = codec.decode(codec.encode(k_TGK)), codec.decode(codec.encode(v_TGK))
         o_THK = torch.zeros_like(q_THK)
         for part in segments:
             k_LGK, v_LGK = k_TGK.index_select(0, part.rows), v_TGK.index_select(0, part.rows)

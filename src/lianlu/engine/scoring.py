@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lianlu.engine.packing import Group, cuts, hidden
 from lianlu.kernels import sampling
+from lianlu.kernels.kv_codec import Codec
 from lianlu.kernels.paged_attention import ROWS
 from lianlu.model.decoder import Decoder
 
@@ -43,10 +44,15 @@ class TokenScores:
     alternatives: list[list[tuple[int, float]]] = field(default_factory=list)
 
 
-def score_tokens(model: Decoder, targets: Sequence[Target], num_top: int = 0) -> Iterator[TokenScores]:
-    """Scores of the targets in order, group by group; `num_top` alternatives for every token."""
+def score_tokens(
+    model: Decoder, targets: Sequence[Target], num_top: int = 0, codec: Codec | None = None
+) -> Iterator[TokenScores]:
+    """Scores of the targets in order, group by group; `num_top` alternatives for every token.
+
+    `codec` is how the engine that generates keeps keys and values, so that scores are what it would compute.
+    """
     for group in groups(targets):
-        yield from score_group(model, group, num_top)
+        yield from score_group(model, group, num_top, codec)
 
 
 def groups(targets: Sequence[Target]) -> Iterator[Sequence[Target]]:
@@ -56,13 +62,13 @@ def groups(targets: Sequence[Target]) -> Iterator[Sequence[Target]]:
 
 
 @torch.inference_mode()
-def score_group(model: Decoder, targets: Sequence[Target], num_top: int = 0) -> list[TokenScores]:
+def score_group(model: Decoder, targets: Sequence[Target], num_top: int = 0, codec: Codec | None = None) -> list[TokenScores]:
     """Scores of a few targets that go through the model as one batch."""
     group = Group.of(model)
     for target in targets:
         assert 0 < target.first <= len(target.ids), "the first token has nothing before it"
         group.add(np.asarray(target.ids[:-1], dtype=np.int64))
-    h_TD = hidden(model, group)
+    h_TD = hidden(model, group, codec)
     wanted = [(i, t) for i, target in enumerate(targets) for t in range(target.first, len(target.ids))]
     places = [(int(group.rows_of[i][t - 1]), i, t) for i, t in wanted]
     scores = [TokenScores() for _ in targets]

@@ -133,3 +133,13 @@ def test_a_codec_loses_little(lab: Any, name: str, bound: float) -> None:
         gaps += [abs(value - theirs[text]) for text, value in one.logprobs[0].top if text in theirs]
     assert len(gaps) >= 20
     assert 0 < max(gaps) < bound
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_score_is_what_generation_computes(lab: Any, name: str) -> None:
+    """To the bit, whatever the codec loses."""
+    engine = lab.engine(EngineConfig(kv=name, max_tokens=512))  # type: ignore[arg-type]
+    prompt = lab.prompts(1, seed=8, longest=150)[0]
+    (event,) = lab.run(engine, [as_request(prompt, 20)])
+    scores = engine.prompt_logprobs((*prompt, *event.token_ids), 2)
+    assert scores[len(prompt) :] == list(event.logprobs)
