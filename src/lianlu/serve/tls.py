@@ -7,6 +7,8 @@ from pathlib import Path
 
 from lianlu.core.errors import ConfigError
 
+MISMATCHES = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
+
 
 def check_certificate(cert: Path, key: Path) -> None:
     """Raises: ConfigError that says which file is missing, unreadable, encrypted, or does not fit the other."""
@@ -30,7 +32,7 @@ def _refuse_password() -> str:
 
 
 def _explained(error: ssl.SSLError, cert: Path, key: Path) -> ConfigError:
-    if error.reason == "KEY_VALUES_MISMATCH":
+    if error.reason in MISMATCHES:
         return ConfigError(f"the key {key} does not belong to the certificate {cert}", hint="give the key it was made with")
     hint = "both have to be in PEM form (-----BEGIN ...), the certificate first in its file, then its chain"
     return ConfigError(f"{cert} and {key} are not a certificate and its key: {error.reason or error}", hint=hint)
