@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
+import torch
 
-from lianlu.client.base import TokenLogprob
+from lianlu.client.base import Constraint, TokenLogprob
 from lianlu.core.errors import LianluError, RequestError
-from lianlu.engine.engine import Stats
+from lianlu.engine.background import BackgroundEngine
+from lianlu.engine.config import EngineConfig
+from lianlu.engine.engine import Engine, Stats
 from lianlu.engine.sequence import Event, Request
 from lianlu.formats.messages import Message, ToolSpec
+from lianlu.model.config import ModelConfig
+from lianlu.model.decoder import build_model
 from lianlu.serve.keys import Keys
 from lianlu.serve.models import Served
 from lianlu.serve.rest import app
 from lianlu.serve.service import Limits, Service
 from lianlu.tokenizer import tool_calls
+from lianlu.tokenizer.tokenizer import Tokenizer
 
 MAX_LEN = 64
 
@@ -84,7 +92,12 @@ class FakeEngine:
             model=SimpleNamespace(parameters=lambda: iter([SimpleNamespace(dtype="torch.float32")])),
             max_len=MAX_LEN,
             check=self._check,
+            grammars=SimpleNamespace(check=self._compile, for_tools=lambda tools, choice, parallel: self.tool_rule),
+            config=EngineConfig(),
+            asleep=False,
+            sessions=None,
         )
+        self.tool_rule: Constraint | None = None
         self.pieces, self.finish, self.error = pieces, finish, error
         self.max_waiting, self.hold, self.draining = 1000, False, False
         self.seen: list[Request] = []
@@ -93,6 +106,10 @@ class FakeEngine:
     def _check(self, request: Request) -> None:
         if len(request.prompt) > MAX_LEN:
             raise RequestError(f"the prompt has {len(request.prompt)} tokens, the context {MAX_LEN}", hint="shorten it")
+
+    def _compile(self, constraint: Constraint) -> None:
+        if "impossible" in constraint.source:
+            raise RequestError("it cannot be compiled", hint="simplify it", status=422)
 
     def stats(self) -> Stats:
         return Stats(num_finished=len(self.seen))
@@ -155,3 +172,38 @@ def ask(fake_engine: FakeEngine) -> Callable[..., httpx.Response]:
         return asyncio.run(exchange())
 
     return send
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackgroundEngine]:
+    """A real engine over a tiny random model whose tokens are bytes, with a chat template."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("tiny")
+    write_byte_tokenizer(folder)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = ModelConfig.model_validate(
+        {"architecture": "llama", "vocab_size": 259, "num_key_value_heads": 2, "initializer_range": 0.2, **shape}
+        | {"max_position_embeddings": 4096, "eos_token_ids": [257]}
+    )
+    model = build_model(config, seed=3)
+    with torch.no_grad():
+        model.embed_tokens.weight[256:] = 0  # random text of letters and bytes, never a control token
+    engine = BackgroundEngine(Engine(model, Tokenizer.load(folder), EngineConfig(max_tokens=8192, max_running=32)))
+    yield engine
+    engine.close()
+
+
+def write_byte_tokenizer(folder: Path) -> None:
+    """256 bytes and three control tokens."""
+    from tokenizers import AddedToken, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer as Fast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    fast = Fast(models.BPE(vocab={letter: index for index, letter in enumerate(letters)}, merges=[]))
+    fast.pre_tokenizer, fast.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    fast.add_special_tokens([AddedToken(text, special=True) for text in ("<|im_start|>", "<|im_end|>", "<|endoftext|>")])
+    fast.save(str(folder / "tokenizer.json"))
+    turns = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    template = turns + "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    config = {"eos_token": "<|im_end|>", "bos_token": "<|endoftext|>", "chat_template": template}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"} | config))

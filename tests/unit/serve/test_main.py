@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from lianlu.core.errors import ConfigError
+from lianlu.serve.config import ServeConfig
 from lianlu.serve.main import bind, running_server, serve
-from lianlu.serve.server import ServeConfig, Server
+from lianlu.serve.server import Server
 
 
 def test_port_zero_takes_a_free_one() -> None:
