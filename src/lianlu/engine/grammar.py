@@ -19,6 +19,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
+from itertools import takewhile
 
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
@@ -127,8 +128,8 @@ class _Tokens:
         self._tokenizer = tokenizer
 
     def __call__(self, text: str) -> list[int]:
-        """Ids of a text in the middle of a reply."""
-        return self._tokenizer.encode_within(text)
+        """Ids of a text in the middle of a reply, up to the first that the model has no row for."""
+        return list(takewhile(lambda index: index < len(self.tokens), self._tokenizer.encode_within(text)))
 
 
 class Course:

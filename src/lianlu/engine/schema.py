@@ -22,6 +22,8 @@ from lianlu.tokenizer import json_schema
 
 LIMITS = LLParserLimits(initial_lexer_fuel=json_schema.MAX_FUEL, max_lexer_states=50_000, verbose_errors=False)
 MAX_CHARACTERS = {"json": 500_000, "regex": 20_000, "lark": 500_000}
+MAX_SHOWN = 500
+"""Characters of what is wrong that are told."""
 _NAMES = {"json": "JSON schema", "regex": "regular expression", "lark": "grammar"}
 _HINTS = {
     "json": "leave out what is not supported, or simplify the schema",
@@ -50,7 +52,8 @@ def grammar_of(constraint: Constraint) -> str:
 
 def refusal(constraint: Constraint, what: str) -> RequestError:
     """The error for a constraint that cannot be used."""
-    return RequestError(f"the {_NAMES[constraint.kind]} cannot be used: {what}", hint=_HINTS[constraint.kind])
+    shown = what if len(what) <= MAX_SHOWN else what[:MAX_SHOWN] + " ..."
+    return RequestError(f"the {_NAMES[constraint.kind]} cannot be used: {shown}", hint=_HINTS[constraint.kind])
 
 
 def explain(constraint: Constraint, message: str) -> RequestError:

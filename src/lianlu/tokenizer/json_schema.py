@@ -25,10 +25,13 @@ _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentS
 
 
 def to_grammar(schema: Any) -> str:
-    """A schema as llguidance takes grammars. Raises: ValueError for numbers that JSON does not have."""
+    """A schema as llguidance takes grammars. Raises: ValueError for what is no schema, or has numbers that JSON does not have."""
     from llguidance import LLMatcher
 
-    return LLMatcher.grammar_from_json_schema(json.dumps(schema, allow_nan=False), defaults={"whitespace_pattern": SPACE})
+    if not isinstance(schema, dict) and schema is not True:
+        raise ValueError("a schema that allows anything is an object, or true")
+    text = "{}" if schema is True else json.dumps(schema, allow_nan=False)
+    return LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_pattern": SPACE})
 
 
 def complaint(schema: Any) -> str:
