@@ -56,7 +56,7 @@ class TokenizeBody(Strict):
             opening = [tokenizer.bos_id] if tokenizer.adds_bos and self.add_special_tokens is not False else []
             return [*(token for token in opening if token is not None), *tokenizer.encode(self.prompt or "")]
         chat = ChatBody(messages=self.messages, tools=self.tools)
-        return tokenizer.render(chat.conversation(), chat.tool_use().tools, reply=self.add_generation_prompt is not False).ids
+        return tokenizer.render(chat.conversation(), chat.tool_use().shown, reply=self.add_generation_prompt is not False).ids
 
 
 class DetokenizeBody(Strict):
