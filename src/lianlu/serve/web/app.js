@@ -51,10 +51,12 @@ function drawModels() {
     const now = model.state && model.state !== "ready" ? ` - ${model.state}` : "";
     return Object.assign(make("option", `${model.id}${parent}${now}`), { value: model.id });
   });
-  byId("model").replaceChildren(...(names.length ? names : [make("option", text("noModels"))]));
+  byId("model").replaceChildren(...(names.length ? names : [placeholder("noModels")]));
   if (state.models.some((model) => model.id === wanted)) byId("model").value = wanted;
   drawContext();
 }
+
+const placeholder = (name) => Object.assign(make("option", text(name)), { value: "" });
 
 function scrollToEnd() {
   log.scrollTop = log.scrollHeight;
@@ -274,5 +276,5 @@ wire();
 restore();
 drawAll();
 scrollToEnd();
-byId("model").replaceChildren(make("option", text("loadingModels")));
+byId("model").replaceChildren(placeholder("loadingModels"));
 refreshModels();

@@ -4,6 +4,7 @@
 const PREFIX = "lianlu.chat.";
 const SETTINGS = "lianlu.settings";
 const ROLES = ["user", "assistant"];
+const FIGURES = ["first", "tokens", "rate", "context", "cached"];
 
 // Not crypto.randomUUID: that exists on secure origins only, and a server in the next room is none.
 function newId() {
@@ -83,11 +84,15 @@ function cleanMessage(given) {
   const message = { role: given.role, content: string(given.content) };
   if (given.error) message.error = string(given.error);
   if (given.model) message.model = string(given.model);
-  if (typeof given.stats === "object" && given.stats !== null) {
-    const known = Object.entries(given.stats).filter(([, value]) => ["number", "string", "boolean"].includes(typeof value));
-    message.stats = Object.fromEntries(known);
-  }
+  const stats = cleanStats(given.stats ?? {});
+  if (stats) message.stats = stats;
   return message;
+}
+
+function cleanStats(given) {
+  const numbers = FIGURES.filter((name) => Number.isFinite(given[name])).map((name) => [name, given[name]]);
+  const stats = { ...Object.fromEntries(numbers), reason: string(given.reason), isExact: given.isExact === true };
+  return "first" in stats && "tokens" in stats ? stats : null;
 }
 
 const string = (value) => (typeof value === "string" ? value : "");
