@@ -6,8 +6,8 @@ write the pieces that come back in their own form. A whole reply is read by the 
 - No tools: everything is said at once.
 - Tools, and the reply is under a tool grammar (`sure`): what follows an opening tag is a call, so its name and then its
   arguments are given out while they are written, character by character as the model wrote them.
-- Tools without a grammar, or a reply that begins with a brace (small models leave out the tags): the text is held back from
-  there on and read as a whole at the end, forgivingly (`tokenizer.tool_calls`).
+- Tools without a grammar: from an opening tag on, or from a brace at the very beginning (small models leave out the tags), the
+  text is held back and read as a whole at the end, forgivingly (`tokenizer.tool_calls`).
 
 No text is looked at twice, but for the few characters that may be the beginning of a tag.
 """
@@ -26,7 +26,7 @@ from lianlu.serve.wire_chat import ToolUse
 from lianlu.tokenizer.tool_calls import OPENERS
 
 _HEAD = re.compile(
-    r'\s*(?:<tool_call>|<\|action_start\|>\s*<\|plugin\|>)\s*\{\s*"name"\s*:\s*'
+    r'\s*(?P<tag><tool_call>|<\|action_start\|>\s*<\|plugin\|>)?\s*\{\s*"name"\s*:\s*'
     r'(?P<name>"(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|parameters)"\s*:\s*'
 )
 _CLOSER = re.compile(r"</tool_call>|<\|action_end\|>")
@@ -144,7 +144,7 @@ class Reader:
 
     def _text(self) -> list[Piece]:
         if not self._has_spoken and not self.num_calls and self._held.lstrip().startswith("{"):
-            self._at = _At.HELD
+            self._at = _At.NAME if self._sure else _At.HELD
             return []
         shown = self._parser.visible(self._held, ())
         self._held = self._held[len(shown) :]
@@ -156,11 +156,18 @@ class Reader:
         head = _HEAD.match(self._held)
         if head is None:
             return []
+        name = _string(head["name"])
+        if name is None or not (head["tag"] or self._is_offered(name)):
+            self._at = _At.HELD
+            return []
         if self.num_calls and not self._use.parallel:
             self._at = _At.OVER
             return []
         self._held, self._at, self._end = self._held[head.end() :], _At.ARGUMENTS, _ValueEnd()
-        return self._open(json.loads(head["name"]))
+        return self._open(name)
+
+    def _is_offered(self, name: str) -> bool:
+        return any(tool.name == name for tool in self._use.tools)
 
     def _arguments(self) -> list[Piece]:
         end = self._end.find(self._held)
@@ -214,6 +221,15 @@ class _ValueEnd:
             self._escaped = at >= length
             return at + 1
         return at
+
+
+def _string(text: str) -> str | None:
+    """The text that a JSON string stands for, None if it is no JSON."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, str) else None
 
 
 def read_whole(reader: Reader, text: str) -> tuple[str, list[WholeCall]]:

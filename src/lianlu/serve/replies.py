@@ -29,7 +29,7 @@ class Head:
 
     model: str
     kind: str
-    """The `object` of a whole reply: chat.completion or text_completion."""
+    """The `object` of a whole reply: chat.completion, text_completion or response."""
     id: str
     wants_usage: bool
     """Whether the last chunk of a stream carries token counts; all others then have null there."""
@@ -39,6 +39,11 @@ class Head:
     def chat(cls, model: str, wants_usage: bool) -> Head:
         """The head of a new chat completion."""
         return cls(model, "chat.completion", f"chatcmpl-{uuid.uuid4().hex}", wants_usage)
+
+    @classmethod
+    def response(cls) -> Head:
+        """The head of a new response; its model is named once it is known."""
+        return cls("", "response", f"resp_{uuid.uuid4().hex}", wants_usage=True)
 
     def named(self, model: str) -> Head:
         """The same head for the model of that name."""

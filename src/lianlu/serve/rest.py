@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lianlu.core.errors import LianluError
-from lianlu.serve import complete, embed, generate, listing, tokens, why
+from lianlu.serve import admin, complete, embed, generate, listing, page, responses, tokens, why
 from lianlu.serve.exchange import ClientGoneError
 from lianlu.serve.failures import ApiError, log_failure, reason_of
 from lianlu.serve.front import CLIENT_GONE, Front, error_response
@@ -33,7 +33,7 @@ EXPOSED = ["X-Request-Id", "Retry-After"] + [
 
 def app(service: Service, cors_origins: Sequence[str] = ()) -> Starlette:
     """The application that serves `service`, also to pages of `cors_origins`; its models may still be loading."""
-    parts = (generate, complete, listing, embed, tokens, why)
+    parts = (generate, complete, responses, listing, embed, tokens, why, admin, page)
     routes = [route for part in parts for route in part.routes(service)]
     patterns = {route.endpoint: route.path for route in routes}
     kinds: tuple[type[Exception], ...] = (LianluError, HTTPException, ClientGoneError)

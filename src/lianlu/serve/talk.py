@@ -54,15 +54,28 @@ class Talk:
 
 async def begin(service: Service, caller: Caller, ask: Ask, job_id: str) -> Talk:
     """Render the conversation and submit its choices. Raises: RequestError."""
-    body = ask.body
-    route = service.route(body.model, caller)
-    rendered = await asyncio.to_thread(route.tokenizer.render, ask.messages, list(ask.use.tools), reply=True)
-    room = max(route.engine.engine.max_len - len(rendered.ids), 1)
+    route = service.route(ask.body.model, caller)
+    prompt, rule = await asyncio.to_thread(rendered, route, ask)
+    room = max(route.engine.engine.max_len - len(prompt), 1)
     limit = room if ask.max_tokens is None else ask.max_tokens
+    requests = [asked(ask.body, prompt, limit, ask.num_logprobs, choice, rule) for choice in range(ask.num_choices)]
+    sure = ask.rule is None and rule is not None
+    return Talk(service.run(route, caller, job_id, requests), route, ask.use, sure)
+
+
+def rendered(route: Route, ask: Ask) -> tuple[tuple[int, ...], Rule | None]:
+    """The prompt, and the rule for the reply, compiled: the one asked for, or that of the tools. Raises: RequestError."""
+    found = route.tokenizer.render(ask.messages, ask.use.shown, reply=True)
     rule = ask.rule
-    requests = [asked(body, tuple(rendered.ids), limit, ask.num_logprobs, choice, rule) for choice in range(ask.num_choices)]
-    await asyncio.to_thread(check, route, requests[:1], rule)
-    return Talk(service.run(route, caller, job_id, requests), route, ask.use, sure=False)
+    if rule is not None:
+        _compile(route, rule)
+    elif ask.use.tools:
+        try:
+            constraint = route.engine.engine.grammars.for_tools(ask.use.tools, ask.use.mode, ask.use.parallel)
+        except RequestError as error:
+            raise _about("tools", error) from error
+        rule = None if constraint is None else Rule(constraint, "tools")
+    return tuple(found.ids), rule
 
 
 def asked(body: Body, prompt: tuple[int, ...], max_tokens: int, logprobs: int | None, choice: int, rule: Rule | None) -> Request:
@@ -81,12 +94,19 @@ def asked(body: Body, prompt: tuple[int, ...], max_tokens: int, logprobs: int | 
 
 def check(route: Route, requests: Sequence[Request], rule: Rule | None) -> None:
     """Look at what will be submitted, and compile its rule, which may take long. Raises: RequestError that names the field."""
-    engine = route.engine.engine
     if rule is not None:
-        try:
-            engine.grammars.check(rule.constraint)
-        except RequestError as error:
-            what = f"{rule.param}: {error.message}"
-            raise ApiError(what, status=error.status, hint=error.hint, param=rule.param, code="invalid_value") from error
+        _compile(route, rule)
     for request in requests:
-        engine.check(request)
+        route.engine.engine.check(request)
+
+
+def _compile(route: Route, rule: Rule) -> None:
+    try:
+        route.engine.engine.grammars.check(rule.constraint)
+    except RequestError as error:
+        raise _about(rule.param, error) from error
+
+
+def _about(param: str, error: RequestError) -> ApiError:
+    """The error as one of a field of the body."""
+    return ApiError(f"{param}: {error.message}", status=error.status, hint=error.hint, param=param, code="invalid_value")

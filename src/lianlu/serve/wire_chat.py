@@ -97,11 +97,8 @@ class ToolUse:
     tools: tuple[ToolSpec, ...] = ()
     mode: Mode = "none"
     parallel: bool = True
-
-    @property
-    def is_forced(self) -> bool:
-        """Whether the reply has to be a call."""
-        return self.mode == "required"
+    shown: tuple[ToolSpec, ...] = ()
+    """The tools that the model is told of; a choice of one of them changes nothing in the prompt."""
 
 
 def tool_use(specs: list[ToolSpec], choice: str | dict[str, Any] | None, parallel: bool | None, flat: bool = False) -> ToolUse:
@@ -120,7 +117,7 @@ def tool_use(specs: list[ToolSpec], choice: str | dict[str, Any] | None, paralle
             hint = f"offered are {', '.join(names)[:200]}" if names else "send it in tools"
             raise ApiError(f"tool_choice names {short(name)}, which is not offered", hint=hint, param="tool_choice")
     offered = tuple(spec for spec in specs if wanted is None or spec.name in wanted)
-    return ToolUse(offered, mode if offered else "none", parallel is not False)
+    return ToolUse(offered, mode if offered else "none", parallel is not False, tuple(specs))
 
 
 def _chosen(choice: str | dict[str, Any] | None, flat: bool) -> tuple[list[str] | None, Mode]:

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from lianlu.client.base import Constraint
 from lianlu.core.errors import EngineError
 
 Ask = Callable[..., httpx.Response]
@@ -138,6 +139,36 @@ def test_streamed_tool_calls(ask: Ask, fake_engine: Any) -> None:
     assert [piece["function"]["arguments"] for piece in pieces if "id" not in piece] == ['{"x": 1}', "{}"]
     assert len({call["id"] for call in begun}) == 2
     assert deltas[-1]["finish_reason"] == "tool_calls"
+
+
+def test_under_a_grammar_calls_are_streamed_as_they_are_written(ask: Ask, fake_engine: Any) -> None:
+    fake_engine.tool_rule = Constraint("lark", "start: call")
+    fake_engine.pieces = ["<tool_call>", ADD[:20], ADD[20:30], ADD[30:], "</tool_call>"]
+    pieces = [
+        call
+        for event in chunks(chat(ask, tools=TOOLS, tool_choice="required", stream=True))
+        for call in event["choices"][0]["delta"].get("tool_calls", [])
+    ]
+    assert pieces[0]["function"] == {"name": "add", "arguments": ""}
+    assert [piece["function"]["arguments"] for piece in pieces[1:]] == ['{', '"x": 1}']
+    assert fake_engine.seen[0].sampling.constraint == fake_engine.tool_rule
+
+
+def test_a_form_that_cannot_be_used_names_its_field(ask: Ask) -> None:
+    response = chat(ask, guided_regex="impossible")
+    assert (response.status_code, error(response)["param"]) == (422, "guided_regex")
+    assert error(response)["message"] == "guided_regex: it cannot be compiled; simplify it"
+    response = ask("POST", TEXT, json={"prompt": "a", "structured_outputs": {"regex": "impossible"}})
+    assert (response.status_code, error(response)["param"]) == (422, "structured_outputs")
+
+
+def test_the_form_reaches_the_engine(ask: Ask, fake_engine: Any) -> None:
+    chat(ask, response_format={"type": "json_object"}, session="s", deadline_s=2, ignore_eos=True)
+    ask("POST", TEXT, json={"prompt": "a", "guided_choice": ["x"], "session": "t"})
+    first, second = fake_engine.seen
+    assert first.sampling.constraint == Constraint("json", '{"type":"object"}')
+    assert (first.session, first.deadline_s, first.ignore_eos) == ("s", 2.0, True)
+    assert (second.sampling.constraint, second.session) == (Constraint("regex", "(?:x)"), "t")
 
 
 def test_one_call_at_a_time_if_asked(ask: Ask, fake_engine: Any) -> None:

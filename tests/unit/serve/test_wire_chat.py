@@ -62,7 +62,7 @@ def test_tools_become_ours() -> None:
         ToolSpec(name="add", description="Adds.", parameters={"type": "object"}),
         ToolSpec(name="sub", parameters={"type": "object", "properties": {}}),
     )
-    assert (use.mode, use.parallel, use.is_forced) == ("auto", True, False)
+    assert (use.mode, use.parallel, use.shown) == ("auto", True, use.tools)
     assert not chat(tools=[ADD], parallel_tool_calls=False).tool_use().parallel
 
 
