@@ -109,3 +109,5 @@ def _hollow_out(engine: Engine) -> None:
         hollow = Decoder(engine.model.config).to(engine.model.embed_tokens.weight.dtype)
     engine.settle(hollow, hollow)
     machine.release_memory()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
