@@ -109,5 +109,4 @@ def _hollow_out(engine: Engine) -> None:
         hollow = Decoder(engine.model.config).to(engine.model.embed_tokens.weight.dtype)
     engine.settle(hollow, hollow)
     machine.release_memory()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()
