@@ -33,7 +33,7 @@ def test_a_message_and_its_reply(visit: Visit, script: Script) -> None:
     stats = visit.page.locator("article.assistant .stats").inner_text()
     assert "2 tokens" in stats
     assert re.search(r"first after \d+(\.\d+)? s", stats)
-    assert "64 from the cache" in stats
+    assert "102 in context, 64 of them from the cache" in stats
     assert visit.page.locator("#context").inner_text() == "102 of 2,048 tokens"
     visit.ask("again")
     assert [message["role"] for message in script.bodies[-1]["messages"]] == ["user", "assistant", "user"]

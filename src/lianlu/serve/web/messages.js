@@ -58,8 +58,7 @@ function figures(stats) {
   const parts = [about + text("tokens", number(stats.tokens))];
   if (stats.rate) parts.push(about + text("rate", number(stats.rate)));
   parts.push(text("first", number(stats.first)));
-  if (stats.context) parts.push(text("context", number(stats.context)));
-  if (stats.cached) parts.push(text("cached", number(stats.cached)));
+  if (stats.context) parts.push(text("inContext", number(stats.context), stats.cached && number(stats.cached)));
   if (REASONS[stats.reason]) parts.push(text(REASONS[stats.reason]));
   return parts.join(" \u00b7 ");
 }

@@ -2,6 +2,8 @@
 
 import { streamChat } from "/web/api.js";
 
+const SHORT_S = 0.02;
+
 // The body of the request that continues a conversation; replies that failed before their first word are left out.
 export function bodyOf(conversation, model, sampling) {
   const messages = conversation.messages
@@ -45,9 +47,10 @@ export async function fill(message, body, signal, onPiece) {
 // Seconds to the first token, tokens, tokens a second behind the first one, and how full the context is.
 function figures(clock, { usage, reason, isStopped }) {
   const tokens = usage?.completion_tokens ?? clock.pieces;
-  const seconds = (clock.last - clock.first) / 1000;
   const stats = { first: (clock.first - clock.began) / 1000, tokens, isExact: Boolean(usage) };
-  if (tokens > 1 && seconds > 0) stats.rate = (tokens - 1) / seconds;
+  const seconds = (clock.last - clock.first) / 1000;
+  // what comes in one go has no pace of its own: then the whole time counts
+  stats.rate = seconds > SHORT_S ? (tokens - 1) / seconds : (1000 * tokens) / (clock.last - clock.began);
   if (usage) {
     stats.context = usage.prompt_tokens + usage.completion_tokens;
     stats.cached = usage.prompt_tokens_details?.cached_tokens ?? 0;
