@@ -19,7 +19,7 @@ import re
 import struct
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -69,6 +69,8 @@ class SessionFiles:
         self._block_bytes = block_bytes
         self._blocks = folder / fingerprint.hex() / "blocks"
         self._sessions = folder / fingerprint.hex() / "sessions"
+        self._known: dict[Path, _Entry] = {}
+        """Manifests that `clear_up` has read, so that it need not do so again."""
         for made in (folder, self._blocks.parent, self._blocks, self._sessions):
             made.mkdir(parents=True, exist_ok=True, mode=0o700)
 
@@ -135,7 +137,8 @@ class SessionFiles:
         """
         models = [Path(entry.path) for entry in os.scandir(self.folder) if MODEL.fullmatch(entry.name) and entry.is_dir()]
         records = {model: _records(model) for model in models}
-        sessions = [(model, entry) for model in models for entry in _entries(model)]
+        sessions = [(model, entry) for model in models for entry in self._entries(model)]
+        self._known = {entry.path: entry for _, entry in sessions}
         sessions.sort(key=lambda item: item[1].used_s)
         users = Counter((model, digest) for model, entry in sessions for digest in entry.digests)
         total = sum(entry.num_bytes for _, entry in sessions)
@@ -155,6 +158,16 @@ class SessionFiles:
             total -= entry.num_bytes + sum(records[model].pop(digest, 0) for digest in gone)
             num_removed += 1
         return num_removed
+
+    def _entries(self, model: Path) -> Iterator[_Entry]:
+        for found in _scan(model / "sessions", ".json"):
+            path, (num_bytes, used_s) = Path(found.path), _state(found)
+            known = self._known.get(path)
+            if known is None or known.num_bytes != num_bytes or known.used_s != used_s:
+                manifest = _parse(path)
+                known = None if manifest is None else _Entry(path, used_s, num_bytes, manifest.digests)
+            if known is not None:
+                yield known
 
     def _record(self, digest: bytes) -> Path:
         return self._blocks / f"{digest.hex()}.kv"
@@ -227,14 +240,6 @@ def _state(entry: os.DirEntry[str]) -> tuple[int, float]:
 def _records(model: Path) -> dict[str, int]:
     """Sizes of a model's records by digest."""
     return {entry.name.removesuffix(".kv"): _state(entry)[0] for entry in _scan(model / "blocks", ".kv")}
-
-
-def _entries(model: Path) -> Iterable[_Entry]:
-    for entry in _scan(model / "sessions", ".json"):
-        path = Path(entry.path)
-        manifest, (num_bytes, used_s) = _parse(path), _state(entry)
-        if manifest is not None:
-            yield _Entry(path, used_s, num_bytes, manifest.digests)
 
 
 def _unlink(model: Path, digest: str) -> None:

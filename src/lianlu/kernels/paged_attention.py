@@ -169,8 +169,8 @@ class DecodePlan:
     """The j-th splits are those from `starts[j]` to `starts[j + 1]`."""
     sequence_of_split: Tensor
     """[N]"""
-    mask: Tensor
-    """[N, 1, 1 or X, S]: 0 for a key, -inf for one that lies behind the query."""
+    masks: tuple[Tensor | None, ...]
+    """By piece, [splits, 1, 1 or X, S]: 0 for a key, -inf for one that lies behind the query; None if all see all."""
     unseen: Tensor | None
     """[N, 1, X]: whether the query sees no key of the split; None if all see some."""
     num_queries: int
@@ -194,7 +194,8 @@ def plan_decode(
     has_MB = torch.arange(int(splits_B[0]))[:, None] < splits_B
     order_N, sequence_N = has_MB.nonzero().unbind(1)
     position_BX = (lengths_B - counts_B)[:, None] + _query_of(counts_B, layout.per_group)
-    mask_NXS, unseen_NX = _masks(position_BX[sequence_N] - order_N[:, None] * SPLIT, like.dtype)
+    last_NX = position_BX[sequence_N] - order_N[:, None] * SPLIT
+    unseen_N1X = (last_NX < 0)[:, None].to(like.device)
     most, device = max(counts), like.device
     owns_BR = torch.arange(most) < counts_B[:, None]
     query_BR = (counts_B.cumsum(0) - counts_B)[:, None] + torch.arange(most).minimum(counts_B[:, None] - 1)
@@ -202,8 +203,8 @@ def plan_decode(
         layout.pieces(_blocks(tables, has_MB, layout).to(device)),
         (0, *has_MB.sum(1).cumsum(0).tolist()),
         sequence_N.to(device),
-        mask_NXS[:, None].to(device),
-        unseen_NX[:, None].to(device) if unseen_NX.any() else None,
+        tuple(_mask(part_NX, like) for part_NX in torch.split(last_NX, PIECE)),
+        unseen_N1X if unseen_N1X.any() else None,
         most,
         query_BR.flatten().to(device) if most > 1 else None,
         owns_BR.flatten().nonzero().flatten().to(device) if most > 1 else None,
@@ -218,11 +219,12 @@ def _query_of(counts_B: Tensor, per_group: int) -> Tensor:
     return (torch.arange(round_up(most * per_group, ROWS)) // per_group).minimum(counts_B[:, None] - 1)
 
 
-def _masks(last_NX: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """mask_NXS and unseen_NX, given the last key of each split that a query sees; who sees none looks at all and is not heard."""
-    unseen_NX = last_NX < 0
-    hidden_NXS = (torch.arange(SPLIT) > last_NX[..., None]) & ~unseen_NX[..., None]
-    return torch.zeros(hidden_NXS.shape, dtype=dtype).masked_fill_(hidden_NXS, -math.inf), unseen_NX
+def _mask(last_NX: Tensor, like: Tensor) -> Tensor | None:
+    """Mask of some splits, given the last key that each query sees; who sees none looks at all and is not heard."""
+    if (last_NX >= SPLIT - 1).all():
+        return None
+    hidden_NXS = (torch.arange(SPLIT) > last_NX[..., None]) & (last_NX >= 0)[..., None]
+    return torch.zeros(hidden_NXS.shape, dtype=like.dtype).masked_fill_(hidden_NXS, -math.inf)[:, None].to(like.device)
 
 
 def _blocks(tables: Sequence[Sequence[int]], has_MB: Tensor, layout: Layout) -> Tensor:
@@ -239,14 +241,14 @@ def paged_decode(q_THK: Tensor, read: Callable[[Tensor], KeysValues], plan: Deco
     num_sequences, (_, num_heads, head_dim) = plan.starts[1], q_THK.shape
     q_NGXK: Tensor | None = None
     parts = []
-    for number, rows in enumerate(plan.pieces):
+    for number, (rows, mask_N1XS) in enumerate(zip(plan.pieces, plan.masks, strict=True)):
         k_NSGK, v_NSGK = (x_LGK.view(-1, SPLIT, *x_LGK.shape[1:]) for x_LGK in read(rows))
         if q_NGXK is None:
             q_BGXK = _queries(q_THK, plan, k_NSGK.shape[2])
             q_NGXK = q_BGXK if len(plan.starts) == 2 else q_BGXK.index_select(0, plan.sequence_of_split)
         splits = slice(number * PIECE, (number + 1) * PIECE)
-        mask_N1XS = plan.mask[splits].expand(-1, -1, q_NGXK.shape[2], -1)
-        parts.append(partial(q_NGXK[splits], k_NSGK.transpose(1, 2), v_NSGK.transpose(1, 2), mask_N1XS))
+        spread_N1XS = None if mask_N1XS is None else mask_N1XS.expand(-1, -1, q_NGXK.shape[2], -1)
+        parts.append(partial(q_NGXK[splits], k_NSGK.transpose(1, 2), v_NSGK.transpose(1, 2), spread_N1XS))
     o_NGXK, lse_NGX = parts[0] if len(parts) == 1 else (torch.cat(both) for both in zip(*parts, strict=True))
     o_BGXK = o_NGXK if len(plan.starts) == 2 else _merge_splits(o_NGXK, lse_NGX, plan)
     per_group = num_heads // o_BGXK.shape[1]

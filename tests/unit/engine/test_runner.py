@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from lianlu.engine.runner import Runner, kv_bytes_per_token
+from lianlu.engine.runner import Runner, _in_rows, kv_bytes_per_token
 from lianlu.engine.scheduler import Chunk
 from lianlu.engine.sequence import Request, Sequence
 from lianlu.kernels.attention import PackedCausal
 
 
-def sequence(prompt: range, blocks: list[int]) -> Sequence:
+def sequence(prompt: Iterable[int], blocks: list[int]) -> Sequence:
     made = Sequence(0, Request(tuple(prompt)), 100)
     made.blocks = blocks
     return made
@@ -65,3 +66,49 @@ def test_memory_is_taken_when_it_is_used(lab: Any) -> None:
     runner = Runner(lab.model, num_blocks=1_000_000_000 // per_token // 32, block_size=32, max_batch_tokens=64)
     assert sum(pool.num_bytes for pool in runner.pools) > 900_000_000
     assert resident_bytes() - before < 50_000_000
+
+
+def decoding(number: int, size: int, drafts: int) -> Sequence:
+    """A sequence of which all but the last token are computed, with some proposed ones."""
+    made = sequence([(number + i) % 60 + 1 for i in range(size)], list(range(8 * number, 8 * number + 8)))
+    made.drafts = [(5 * number + place) % 60 + 1 for place in range(drafts)]
+    return made
+
+
+@pytest.mark.parametrize("kv", ["auto", "int4"])
+def test_proposed_tokens_are_computed_as_if_they_were_known(lab: Any, kv: Any) -> None:
+    """Sequences with none to ten proposed tokens in one step: the bits of a long prompt that has them."""
+    sizes = [(number, 20 + 13 * number % 34, number % 11) for number in range(14)]
+    runner, other = (Runner(lab.model, num_blocks=120, block_size=8, max_batch_tokens=1024, kv=kv) for _ in range(2))
+    some = [decoding(*each) for each in sizes]
+    runner.step([Chunk(each, 0, len(each.tokens) - 1, 0) for each in some])
+    ends = [len(each.tokens) + len(each.drafts) for each in some]
+    found = runner.step(
+        [Chunk(each, len(each.tokens) - 1, end, len(each.drafts) + 1) for each, end in zip(some, ends, strict=True)]
+    )
+    row = 0
+    for each, end in zip(some, ends, strict=True):
+        alone = other.step([Chunk(each, 0, end, len(each.drafts) + 1)])
+        assert torch.equal(found[row : row + len(alone)], alone)
+        row += len(alone)
+    assert row == len(found)
+
+
+def test_short_chunks_are_attended_to_together(lab: Any) -> None:
+    """Python's work in a layer depends on the number of sizes, not of sequences."""
+    runner = Runner(lab.model, num_blocks=240, block_size=8, max_batch_tokens=1024)
+    many = [decoding(number, 20, (0, 1, 3, 4, 7)[number % 5]) for number in range(30)]
+    chunks = [Chunk(each, 19, 20 + len(each.drafts), 1) for each in many]
+    spans = runner._spans(_in_rows(chunks))
+    assert [span.end - span.begin for span in spans] == [6, 12, 24, 6 * 5 + 6 * 8]
+    assert all(span.plan is not None for span in spans)
+
+
+def test_a_second_runner_has_blocks_of_its_own_under_the_same_numbers(lab: Any) -> None:
+    one, other = (Runner(lab.model, num_blocks=4, block_size=8, max_batch_tokens=64) for _ in range(2))
+    one.step([Chunk(sequence(range(1, 25), [0, 1, 2]), 0, 24, 1)])
+    assert not other.export(range(4)).any()
+    other.load([3, 1], one.export([0, 2]))
+    assert torch.equal(other.export([3, 1]), one.export([0, 2]))
+    assert not other.export([0, 2]).any()
+    assert one.block_bytes == 8 * kv_bytes_per_token(lab.model)
