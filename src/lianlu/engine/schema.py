@@ -4,7 +4,7 @@ llguidance bounds what compiling and each step may cost (`LIMITS`); texts of gre
 `tokenizer.json_schema` knows to be too heavy.
 
 Source: syntax.md and json_schema.md in the documentation of llguidance.
-Limits: regular expressions are those of Rust's regex crate, without look-around.
+Limits: regular expressions are those of Rust's regex crate, without look-around; `\\d` is 0 to 9.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from llguidance import LLMatcher, LLParserLimits
+from llguidance import LLMatcher, LLParserLimits, regex_to_lark
 
 from lianlu.client.base import Constraint
 from lianlu.core.errors import RequestError
@@ -38,7 +38,7 @@ def grammar_of(constraint: Constraint) -> str:
     if len(source) > MAX_CHARACTERS[kind]:
         raise refusal(constraint, f"it has {len(source)} characters, {MAX_CHARACTERS[kind]} are allowed")
     if kind == "regex":
-        return LLMatcher.grammar_from_regex(source)
+        return LLMatcher.grammar_from_lark(f"start: /{regex_to_lark(source, 'd')}/")
     value = _schema(constraint) if kind == "json" else list(_embedded(source))
     if too_much := json_schema.heavy(value):
         raise refusal(constraint, too_much)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lianlu.client import wire
-from lianlu.client.base import ChatRequest, CompletionRequest, Sampling, Scored
+from lianlu.client.base import ChatRequest, CompletionRequest, Constraint, Sampling, Scored
 from lianlu.core.errors import RequestError
 from lianlu.formats.messages import Message, ToolCall, ToolSpec
 
@@ -21,7 +21,7 @@ def test_chat_body_says_only_what_differs_from_the_defaults() -> None:
 
 
 def test_chat_body_in_full() -> None:
-    sampling = Sampling(9, 0.5, 0.9, 40, 7, ("\n", "x"), 2)
+    sampling = Sampling(9, 0.5, 0.9, 40, seed=7, stop=("\n", "x"), logprobs=2)
     tool = ToolSpec(name="f", description="d", parameters={"type": "object", "properties": {}})
     body = wire.chat_body("m", ChatRequest([USER], [tool], sampling))
     assert {k: v for k, v in body.items() if k not in ("messages", "tools")} == {
@@ -30,6 +30,45 @@ def test_chat_body_in_full() -> None:
     }  # fmt: skip
     assert body["tools"] == [{"type": "function", "function": {"name": "f", "description": "d", "parameters": tool.parameters}}]
     assert wire.completion_body("m", CompletionRequest("p", sampling))["logprobs"] == 2
+
+
+def test_penalties_biases_and_choices_go_out() -> None:
+    sampling = Sampling(
+        min_p=0.1, presence_penalty=0.5, frequency_penalty=-1.0, repetition_penalty=1.2, logit_bias=((5, -100.0),)
+    )
+    body = wire.chat_body("m", ChatRequest([USER], [ToolSpec(name="f")], sampling, tool_choice="f"))
+    assert {k: v for k, v in body.items() if k not in ("model", "messages", "tools", "max_tokens", "temperature")} == {
+        "min_p": 0.1, "presence_penalty": 0.5, "frequency_penalty": -1.0, "repetition_penalty": 1.2, "logit_bias": {"5": -100.0},
+        "tool_choice": {"type": "function", "function": {"name": "f"}},
+    }  # fmt: skip
+    for choice in ("required", "none"):
+        assert wire.chat_body("m", ChatRequest([USER], [ToolSpec(name="f")], tool_choice=choice))["tool_choice"] == choice
+
+
+@pytest.mark.parametrize(
+    ("constraint", "fields"),
+    [
+        (
+            Constraint("json", '{"type": "object"}'),
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "reply", "schema": {"type": "object"}, "strict": True},
+                }
+            },
+        ),
+        (Constraint("regex", "a+"), {"structured_outputs": {"regex": "a+"}}),
+        (Constraint("lark", 'start: "a"'), {"structured_outputs": {"grammar": 'start: "a"'}}),
+    ],
+)
+def test_constraints_go_out(constraint: Constraint, fields: dict[str, object]) -> None:
+    body = wire.completion_body("m", CompletionRequest("p", Sampling(constraint=constraint)))
+    assert {key: body[key] for key in fields} == fields
+
+
+def test_a_schema_that_is_no_json_is_a_request_error() -> None:
+    with pytest.raises(RequestError, match="not JSON"):
+        wire.completion_body("m", CompletionRequest("p", Sampling(constraint=Constraint("json", "{"))))
 
 
 def test_calls_go_out_and_come_back() -> None:

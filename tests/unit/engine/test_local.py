@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import torch
 
-from lianlu.client.base import ChatRequest, ChatScoreRequest, Client, CompletionRequest, Sampling, ScoreRequest
+from lianlu.client.base import ChatRequest, ChatScoreRequest, Client, CompletionRequest, Constraint, Sampling, ScoreRequest
 from lianlu.core.errors import EngineError, RequestError
 from lianlu.engine import collect
+from lianlu.engine.grammar import Grammars
 from lianlu.engine.local import LocalClient
 from lianlu.engine.scoring import Target
 from lianlu.formats.messages import Message, ToolCall, ToolSpec
@@ -50,6 +51,10 @@ class ChatTokenizer:
             mask += [False] + [message.role == "assistant"] * len(body) + [False]
         return Rendered(ids + (self.letters.encode("A") if reply else []), mask + [False] * reply)
 
+    def tool_constraint(self, tools: Sequence[ToolSpec], choice: str = "auto", parallel: bool = True) -> str | None:
+        """Calls are "X" and the name of the tool; with "auto" nothing is enforced."""
+        return {"auto": None, "none": None, "required": 'start: /[a-c]{0,3}/ "X" /[d-z]/'}.get(choice, f'start: "X{choice}"')
+
     def parse(self, text: str, tools: Sequence[ToolSpec] = ()) -> Message:
         content, opened, rest = text.partition("X")
         return Message(role="assistant", content=content, tool_calls=[ToolCall(name=rest or "none")] if opened else [])
@@ -62,6 +67,7 @@ class ChatTokenizer:
 def client(lab: Any) -> Iterator[LocalClient]:
     engine = lab.engine()
     engine.tokenizer = ChatTokenizer(lab.tokenizer)
+    engine.grammars = Grammars(engine.tokenizer, lab.vocab, engine.tokenizer.eos_ids)
     made = LocalClient(engine, "tiny")
     yield made
     made.close()
@@ -106,6 +112,22 @@ def test_tool_calls_are_read_only_where_tools_were_offered(client: LocalClient) 
     plain = client.chat([chat("ab", temperature=3.0, seed=seed)])[0]
     assert "X" in plain.text
     assert plain.finish_reason == "length"
+
+
+def test_the_choice_of_tools_is_kept_to(client: LocalClient) -> None:
+    tools = [ToolSpec(name="add"), ToolSpec(name="mul")]
+    ask = chat("ab", tools, temperature=3.0, seed=1)
+    (named,) = client.chat([replace(ask, tool_choice="mul")])
+    assert [call.name for call in named.message.tool_calls] == ["mul"]
+    assert named.finish_reason == "tool_calls"
+    (some,) = client.chat([replace(ask, tool_choice="required")])
+    assert len(some.message.tool_calls) == 1
+    free = client.chat([chat("ab", temperature=3.0, seed=seed) for seed in range(12)])
+    none = client.chat([replace(chat("ab", tools, temperature=3.0, seed=seed), tool_choice="none") for seed in range(12)])
+    assert [reply.text for reply in none] == [reply.text for reply in free]
+    assert "X" in "".join(reply.text for reply in none)
+    own = replace(ask, sampling=replace(ask.sampling, constraint=Constraint("regex", "[a-c]{2}")), tool_choice="required")
+    assert len(client.chat([own])[0].text) == 2
 
 
 @pytest.mark.parametrize("tools", [(), (ToolSpec(name="add"),)])

@@ -18,9 +18,9 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def grid(temperature: float, top_k: int, top_p: float, count: int = 2000) -> list[Draw]:
+def grid(temperature: float, top_k: int, top_p: float, min_p: float = 0.0, count: int = 2000) -> list[Draw]:
     """Evenly spread draws: their shares are the probabilities up to 1 / count."""
-    return [Draw(temperature, top_k, top_p, (index + 0.5) / count) for index in range(count)]
+    return [Draw(temperature, top_k, top_p, (index + 0.5) / count, min_p) for index in range(count)]
 
 
 def shares(logits: torch.Tensor, draws: list[Draw]) -> torch.Tensor:
@@ -64,17 +64,35 @@ def test_top_p_over_a_vocabulary_larger_than_the_first_look() -> None:
 
 
 def test_transformers_keeps_the_same_candidates() -> None:
-    from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+    from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
     logits = torch.randn(1, 50, generator=torch.Generator().manual_seed(3)) * 3
-    for temperature, top_k, top_p in ((0.7, 10, 0.8), (1.3, 20, 0.95), (1.0, 50, 0.3)):
+    cuts = ((0.7, 10, 0.8, 0.0), (1.3, 20, 0.95, 0.05), (1.0, 50, 0.3, 0.5), (2.0, 50, 1.0, 0.1), (1.0, 50, 1.0, 1.0))
+    for temperature, top_k, top_p, min_p in cuts:
         theirs = TemperatureLogitsWarper(temperature)(None, logits)
-        theirs = TopPLogitsWarper(top_p)(None, TopKLogitsWarper(top_k)(None, theirs)).softmax(-1)[0]
-        assert torch.allclose(shares(logits[0], grid(temperature, top_k, top_p)), theirs, atol=2e-3)
+        theirs = TopPLogitsWarper(top_p)(None, TopKLogitsWarper(top_k)(None, theirs))
+        theirs = MinPLogitsWarper(min_p)(None, theirs).softmax(-1)[0]
+        assert torch.allclose(shares(logits[0], grid(temperature, top_k, top_p, min_p)), theirs, atol=2e-3)
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (6, 1.0), (0, 0.9), (6, 0.9)])
+@pytest.mark.parametrize("min_p", [0.0, 0.1, 0.4, 1.0])
+def test_min_p_keeps_what_is_likely_enough(top_k: int, top_p: float, min_p: float) -> None:
+    logits = torch.randn(12, generator=torch.Generator().manual_seed(8)) * 1.5
+    whole = expected(logits, 0.8, top_k, top_p)
+    kept = whole.where(whole >= min_p * whole.max(), 0.0)
+    assert torch.allclose(shares(logits, grid(0.8, top_k, top_p, min_p)), kept / kept.sum(), atol=2e-3)
+    assert min_p < 1.0 or (kept > 0).sum() == 1
 
 
 rows = st.lists(
-    st.tuples(st.sampled_from([0.3, 1.0, 4.0]), st.sampled_from([0, 1, 7]), st.sampled_from([0.2, 0.9, 1.0]), st.integers(0, 9)),
+    st.tuples(
+        st.sampled_from([0.3, 1.0, 4.0]),
+        st.sampled_from([0, 1, 7]),
+        st.sampled_from([0.2, 0.9, 1.0]),
+        st.integers(0, 9),
+        st.sampled_from([0.0, 0.3]),
+    ),
     min_size=1,
     max_size=8,
 )
@@ -82,9 +100,9 @@ rows = st.lists(
 
 @settings(max_examples=40, deadline=None)
 @given(rows)
-def test_a_row_does_not_depend_on_its_neighbours(wanted: list[tuple[float, int, float, int]]) -> None:
+def test_a_row_does_not_depend_on_its_neighbours(wanted: list[tuple[float, int, float, int, float]]) -> None:
     logits = torch.randn(len(wanted), 40, generator=torch.Generator().manual_seed(len(wanted)))
-    draws = [Draw(temperature, top_k, top_p, sampling.uniform(seed, 0)) for temperature, top_k, top_p, seed in wanted]
+    draws = [Draw(heat, top_k, top_p, sampling.uniform(seed, 0), min_p) for heat, top_k, top_p, seed, min_p in wanted]
     together = sampling.sample(logits, draws)
     alone = torch.cat([sampling.sample(logits[row : row + 1], [draw]) for row, draw in enumerate(draws)])
     assert torch.equal(together, alone)
@@ -106,7 +124,13 @@ def test_draws_are_spread_evenly() -> None:
 @pytest.mark.parametrize("u", [0.0, 0.5, 1 - 2**-53])
 def test_a_token_of_no_probability_is_never_drawn(u: float) -> None:
     logits = torch.tensor([[-math.inf, 1.0, -math.inf, 2.0, -math.inf]])
-    for draw in (Draw(1.0, 0, 1.0, u), Draw(1.0, 5, 1.0, u), Draw(1.0, 0, 0.99, u), Draw(1.0, 4, 0.99, u)):
+    for draw in (
+        Draw(1.0, 0, 1.0, u),
+        Draw(1.0, 5, 1.0, u),
+        Draw(1.0, 0, 0.99, u),
+        Draw(1.0, 4, 0.99, u),
+        Draw(1.0, 0, 1.0, u, 0.1),
+    ):
         assert sampling.sample(logits, [draw]).item() in (1, 3)
 
 
