@@ -24,7 +24,7 @@ from lianlu.serve.keys import Caller, caller_of
 from lianlu.serve.replies import Frame, Json
 from lianlu.serve.run import Run
 from lianlu.serve.service import Service
-from lianlu.serve.talk import asked, check
+from lianlu.serve.talk import asked, check, naming
 from lianlu.serve.wire import parse_body
 from lianlu.serve.wire_text import CompletionBody
 from lianlu.tokenizer.tokenizer import Tokenizer
@@ -51,12 +51,14 @@ def routes(service: Service) -> list[Route]:
 async def prepare_completion(service: Service, body: CompletionBody, caller: Caller) -> CompletionJob:
     """Tokenise the prompts, score them if they are echoed, and submit their choices. Raises: RequestError."""
     route = service.route(body.model, caller)
+    service.check_room(route)
     prompts = await asyncio.to_thread(encode_all, route.tokenizer, body.prompts())
     rule, limit = body.rule(), body.token_limit
     requests = [
         asked(body, tuple(ids), limit, body.logprobs, choice, rule) for ids in prompts for choice in range(body.num_choices)
     ]
-    await asyncio.to_thread(check, route, requests[:: body.num_choices], rule)
+    with naming("prompt"):
+        await asyncio.to_thread(check, route, requests[:: body.num_choices], rule)
     echoes = await echo_all(route.engine, prompts, body.logprobs, route.adapter) if body.echo else []
     head = replies.Head.completion(route.name, body.wants_usage)
     return CompletionJob(head, body, route.tokenizer, len(prompts), echoes, service.run(route, caller, head.id, requests))

@@ -93,7 +93,7 @@ class Reader:
         self._parser, self._use, self._sure = parser, use, sure
         self._at = _At.TEXT
         self._held = ""
-        self._has_spoken = False
+        self._has_spoken = self._is_begun = False
         self._end = _ValueEnd()
         self.num_calls = 0
 
@@ -163,13 +163,17 @@ class Reader:
         if self.num_calls and not self._use.parallel:
             self._at = _At.OVER
             return []
-        self._held, self._at, self._end = self._held[head.end() :], _At.ARGUMENTS, _ValueEnd()
+        self._held, self._at = self._held[head.end() :], _At.ARGUMENTS
+        self._end, self._is_begun = _ValueEnd(), False
         return self._open(name)
 
     def _is_offered(self, name: str) -> bool:
         return any(tool.name == name for tool in self._use.tools)
 
     def _arguments(self) -> list[Piece]:
+        if not self._is_begun:
+            self._held = self._held.lstrip()
+            self._is_begun = bool(self._held)
         end = self._end.find(self._held)
         piece, self._held = self._held[:end], "" if end is None else self._held[end:]
         if end is not None:

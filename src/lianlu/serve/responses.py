@@ -69,7 +69,15 @@ async def prepare_response(service: Service, store: ResponseStore, body: Respons
     names = {call.id: call.name for message in before for call in message.tool_calls}
     new = to_messages(body.items(), names)
     told = [Message(role="system", content=body.instructions)] if body.instructions else []
-    ask = Ask(body, [*told, *before, *new], body.tool_use(), body.rule(), body.max_output_tokens, body.num_logprobs)
+    ask = Ask(
+        body,
+        [*told, *before, *new],
+        body.tool_use(),
+        body.rule(),
+        body.max_output_tokens,
+        body.num_logprobs,
+        prompt_field="input",
+    )
     head = Head.response()
     talk = await begin(service, caller, ask, head.id)
     shape = ResponseShape(head.named(talk.route.name), body)

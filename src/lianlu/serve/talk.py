@@ -7,7 +7,8 @@ steps. Everything that may be refused is refused here, before a status line is s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from lianlu.core.errors import RequestError
@@ -22,6 +23,8 @@ from lianlu.serve.wire import Body
 from lianlu.serve.wire_chat import ToolUse
 from lianlu.serve.wire_rules import Rule
 
+_MENTIONED = ("logit_bias", "session")
+
 
 @dataclass(frozen=True)
 class Ask:
@@ -35,6 +38,8 @@ class Ask:
     """The most tokens to generate; None: as many as the context has room for."""
     num_logprobs: int | None
     num_choices: int = 1
+    prompt_field: str = "messages"
+    """The field of the body that the conversation came in."""
 
 
 @dataclass
@@ -55,12 +60,15 @@ class Talk:
 async def begin(service: Service, caller: Caller, ask: Ask, job_id: str) -> Talk:
     """Render the conversation and submit its choices. Raises: RequestError."""
     route = service.route(ask.body.model, caller)
+    service.check_room(route)
     prompt, rule = await asyncio.to_thread(rendered, route, ask)
     room = max(route.engine.engine.max_len - len(prompt), 1)
     limit = room if ask.max_tokens is None else ask.max_tokens
     requests = [asked(ask.body, prompt, limit, ask.num_logprobs, choice, rule) for choice in range(ask.num_choices)]
     sure = ask.rule is None and rule is not None
-    return Talk(service.run(route, caller, job_id, requests), route, ask.use, sure)
+    with naming(ask.prompt_field):
+        run = service.run(route, caller, job_id, requests)
+    return Talk(run, route, ask.use, sure)
 
 
 def rendered(route: Route, ask: Ask) -> tuple[tuple[int, ...], Rule | None]:
@@ -98,6 +106,20 @@ def check(route: Route, requests: Sequence[Request], rule: Rule | None) -> None:
         _compile(route, rule)
     for request in requests:
         route.engine.engine.check(request)
+
+
+@contextlib.contextmanager
+def naming(prompt_field: str) -> Iterator[None]:
+    """Name the field of the body that the engine complains about: one it mentions, else that of the prompt."""
+    try:
+        yield
+    except ApiError:
+        raise
+    except RequestError as error:
+        if error.status != 400:
+            raise
+        param = next((field for field in _MENTIONED if field in error.message), prompt_field)
+        raise ApiError(error.message, hint=error.hint, param=param, code="invalid_value") from error
 
 
 def _compile(route: Route, rule: Rule) -> None:
