@@ -186,6 +186,7 @@ class Engine:
         live = self._live.get(request_id)
         if live is None:
             return None
+        self._keep_session(live.sequence)
         self._leave(live)
         self.scheduler.end(live.sequence, State.CANCELLED)
         timings = live.timeline.timings(monotonic(), live.sequence.num_preempted)
@@ -276,14 +277,18 @@ class Engine:
         return text, len(tokens), None
 
     def _finish(self, live: Live) -> Timings:
-        if live.sequence.request.session and self.sessions is not None:
-            self.sessions.keep(live.sequence, self.runner)
+        self._keep_session(live.sequence)
         self._leave(live)
         self.scheduler.end(live.sequence, State.FINISHED)
         self._num_finished += 1
         self._cached_tokens += live.sequence.num_cached
         self.admission.cost.finished(live.sequence.num_generated)
         return live.timeline.timings(monotonic(), live.sequence.num_preempted)
+
+    def _keep_session(self, sequence: Sequence) -> None:
+        """What is computed of a conversation stays, whether its reply was finished or stopped half way."""
+        if sequence.request.session and sequence.blocks and self.sessions is not None:
+            self.sessions.keep(sequence, self.runner)
 
     def _leave(self, live: Live) -> None:
         """Forget a request that ends, for whatever reason."""

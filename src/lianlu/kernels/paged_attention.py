@@ -130,8 +130,9 @@ class _Total:
 
 def _weighted(o_K: Tensor, log_weight: Tensor) -> Tensor:
     """Results of a split times their weights, and the weights as one more column; fp64."""
-    weight_1 = log_weight.clamp(max=MAX_LOG_WEIGHT).exp()[..., None]
-    return torch.cat((o_K * weight_1, weight_1), -1)
+    terms_X = o_K.new_empty(*o_K.shape[:-1], o_K.shape[-1] + 1, dtype=torch.float64)
+    terms_X[..., :-1], terms_X[..., -1] = o_K, 1
+    return terms_X.mul_(log_weight.clamp(max=MAX_LOG_WEIGHT).exp()[..., None])
 
 
 def _mean(sum_X: Tensor, dtype: torch.dtype) -> Tensor:

@@ -393,15 +393,29 @@ def test_a_pool_too_small_for_all_takes_the_beginning(lab: Any, tmp_path: Path) 
     engine.close()
 
 
-def test_cancelled_and_failed_requests_keep_the_engine_clean(lab: Any, tmp_path: Path) -> None:
+def test_a_reply_that_is_stopped_half_way_is_kept_as_far_as_it_got(lab: Any, tmp_path: Path) -> None:
     engine = lab.engine(config(tmp_path))
-    number = engine.submit(turn(range(1, 60), "gone", 50))
-    engine.step()
-    engine.cancel(number)
+    number, waiting = engine.submit(turn(range(1, 60), "talk", 50)), engine.submit(turn(range(2, 60), "waits", 50))
+    for _ in range(6):
+        engine.step()
+    engine.scheduler._preempt(engine.scheduler.running[-1])
+    assert engine.cancel(number) is not None
+    assert engine.cancel(waiting) is not None
     engine.scheduler.audit()
-    assert [info.name for info in engine.sessions.list()] == []
     assert engine.pool.num_used == 0
     engine.close()
+    assert [info.name for info in lab.engine(config(tmp_path)).sessions.list()] == ["talk"]
+    assert once(lab, config(tmp_path), [turn(range(1, 60), "talk", 2)])[0].cached_tokens == 56
+
+
+def test_a_poisoned_request_leaves_nothing_on_disk(lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = lab.engine(config(tmp_path))
+    step = engine.runner.step
+    monkeypatch.setattr(engine.runner, "step", lambda chunks: step(chunks) * torch.nan)
+    (event,) = lab.run(engine, [turn(range(1, 60))])
+    assert event.finish_reason == "error"
+    engine.close()
+    assert manifests(tmp_path) == records(tmp_path) == []
 
 
 def test_two_engines_in_one_folder_do_not_disturb_each_other(lab: Any, tmp_path: Path) -> None:
