@@ -6,7 +6,6 @@ Between grpcio and the methods (`generation`, `methods`, `health`): a method is 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
@@ -16,16 +15,19 @@ from typing import Any
 import grpc
 
 from lianlu.core import console
-from lianlu.serve.failures import as_json, log_failure
-from lianlu.serve.keys import Caller, Keys
+from lianlu.serve.failures import as_json, log_failure, reason_of
+from lianlu.serve.keys import Caller
+from lianlu.serve.service import Service
 
+GONE = 499
+"""The status of an exchange whose client has gone or has ended it."""
 CODES = {
     401: grpc.StatusCode.UNAUTHENTICATED,
     403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
     409: grpc.StatusCode.ALREADY_EXISTS,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    499: grpc.StatusCode.CANCELLED,
+    GONE: grpc.StatusCode.CANCELLED,
     503: grpc.StatusCode.UNAVAILABLE,
 }
 MAX_DETAILS = 1000
@@ -56,43 +58,58 @@ Method = Callable[[Any, Call], Awaitable[Any]]
 
 @dataclass(frozen=True)
 class Guard:
-    """Makes handlers for grpcio out of methods."""
+    """Makes handlers for grpcio out of the methods of one service of the proto; `name` is that service's."""
 
-    keys: Keys
+    service: Service
+    name: str
 
     def unary(self, method: Method, request: Any, reply: Any, *, is_work: bool = False) -> grpc.RpcMethodHandler:
         """A handler of a method that returns one `reply`. `is_work`: it counts against the limits of a key."""
-        handle = self._handler(method, is_work)
+        handle = self._handler(method, _name(request), is_work)
         return grpc.unary_unary_rpc_method_handler(handle, request.FromString, reply.SerializeToString)
 
     def stream(self, method: Method, request: Any, reply: Any, *, is_work: bool = False) -> grpc.RpcMethodHandler:
         """A handler of a method that sends any number of `reply`."""
-        handle = self._handler(method, is_work)
+        handle = self._handler(method, _name(request), is_work)
         return grpc.unary_stream_rpc_method_handler(handle, request.FromString, reply.SerializeToString)
 
-    def _handler(self, method: Method, is_work: bool) -> Callable[[Any, Any], Awaitable[Any]]:
-        name = method.__name__
+    def _handler(self, method: Method, name: str, is_work: bool) -> Callable[[Any, Any], Awaitable[Any]]:
+        where = f"/{self.name}/{name}"
 
         async def handle(request: Any, context: Any) -> Any:
-            began, status = time.monotonic(), grpc.StatusCode.CANCELLED
-            call = Call(context, self.keys.anyone)
+            began, status = time.monotonic(), GONE
+            call = Call(context, self.service.keys.anyone)
             try:
-                call.caller = self.keys.caller(_authorization(context))
-                with call.caller.quota.slot() if is_work else contextlib.nullcontext():
+                call.caller = self.service.keys.caller(_authorization(context))
+                is_free = not is_work or call.caller.is_admin
+                with contextlib.nullcontext() if is_free else call.caller.quota.slot():
                     reply = await method(request, call)
-                status = grpc.StatusCode.OK
-            except asyncio.CancelledError:
-                raise
+                status = 200
             except Exception as error:
-                log_failure(error, f"gRPC {name}")
-                status, details, metadata = as_status(error)
-                await context.abort(status, details, metadata)
+                log_failure(error, where)
+                self.service.metrics.rejected(reason_of(error))
+                status, code, details, metadata = as_status(error)
+                await context.abort(code, details, metadata)
             finally:
-                took = console.format_seconds(time.monotonic() - began)
-                console.info(f"gRPC {name} {status.name} {took} {call.note}".rstrip())
+                self._note(call, where, status, time.monotonic() - began)
             return reply
 
         return handle
+
+    def _note(self, call: Call, where: str, status: int, seconds: float) -> None:
+        """Figures, the time for `/debug/why`, and a line in the log, as those of an HTTP exchange."""
+        self.service.metrics.answered("POST", where, status)
+        if call.note:
+            self.service.recent.answered(call.note, seconds, status)
+        key = call.caller.name and f"key={call.caller.name}"
+        parts = ("gRPC", where, str(status), console.format_seconds(seconds), key, call.note)
+        console.log(" ".join(part for part in parts if part))
+
+
+def _name(request: Any) -> str:
+    """The name of the method that takes such requests."""
+    name: str = request.DESCRIPTOR.name
+    return name.removesuffix("Request")
 
 
 def _authorization(context: Any) -> str:
@@ -101,9 +118,9 @@ def _authorization(context: Any) -> str:
     return found if isinstance(found, str) else ""
 
 
-def as_status(error: BaseException) -> tuple[grpc.StatusCode, str, tuple[tuple[str, str], ...]]:
-    """Status, details and trailing metadata for an error: those that the REST API would answer with, in gRPC's terms."""
+def as_status(error: BaseException) -> tuple[int, grpc.StatusCode, str, tuple[tuple[str, str], ...]]:
+    """What the REST API would answer an error with, and the same in gRPC's terms: code, details and trailing metadata."""
     status, body, headers = as_json(error)
     code = CODES.get(status, grpc.StatusCode.INVALID_ARGUMENT if status < 500 else grpc.StatusCode.INTERNAL)
     metadata = (("retry-after", headers["Retry-After"]),) if "Retry-After" in headers else ()
-    return code, body["error"]["message"][:MAX_DETAILS], metadata
+    return status, code, body["error"]["message"][:MAX_DETAILS], metadata

@@ -16,7 +16,7 @@ from lianlu.serve.complete import encode_all
 from lianlu.serve.failures import ApiError
 from lianlu.serve.generate import finish_of
 from lianlu.serve.grpc import messages
-from lianlu.serve.grpc.calls import Call
+from lianlu.serve.grpc.calls import GONE, Call
 from lianlu.serve.grpc.v1 import engine_pb2 as pb
 from lianlu.serve.service import Service
 from lianlu.serve.talk import Ask, Talk, asked, begin, check
@@ -60,7 +60,7 @@ class Generations:
         except ApiError as error:
             if not running.aborted:
                 raise
-            raise ApiError("the request was ended by Abort", status=499) from error
+            raise ApiError("the request was ended by Abort", status=GONE) from error
         finally:
             del self._running[key]
 

@@ -61,7 +61,7 @@ def _handlers(service: Service) -> dict[str, Any]:
     from lianlu.serve.grpc.methods import Methods
     from lianlu.serve.grpc.v1 import engine_pb2 as pb
 
-    guard, running, methods = Guard(service.keys), Generations(service), Methods(service)
+    guard, running, methods = Guard(service, NAME), Generations(service), Methods(service)
     return {
         "Generate": guard.stream(running.generate, pb.GenerateRequest, pb.GenerateEvent, is_work=True),
         "Abort": guard.unary(running.abort, pb.AbortRequest, pb.AbortResponse),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import asyncio
 import builtins
+import re
 import socket
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,14 @@ def refused(work: Callable[[], Any]) -> grpc.RpcError:
     with pytest.raises(grpc.RpcError) as caught:
         work()
     return caught.value
+
+
+def soon(holds: Callable[[], bool]) -> bool:
+    """Whether something holds in the end; books are kept after the answer."""
+    end = time.monotonic() + 10
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.01)
+    return holds()
 
 
 def bearer(key: str) -> tuple[tuple[str, str], ...]:
@@ -88,6 +98,24 @@ def test_loading_and_stopping_are_unavailable(serving: Callable[..., Service], t
         service.stopping = True
         for work in (lambda: list(stub.Generate(SHORT)), lambda: stub.Embed(pb.EmbedRequest(texts=["a"]))):
             assert refused(work).code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_calls_are_in_the_figures_and_in_the_log(
+    stub: EngineStub, service: Service, capsys: pytest.CaptureFixture[str], at_rest: Callable[[], bool]
+) -> None:
+    request = pb.GenerateRequest(text="Once", request_id="noted", sampling=pb.Sampling(max_tokens=3))
+    list(stub.Generate(request))
+    refused(lambda: list(stub.Generate(pb.GenerateRequest(text="Once", model="other"))))
+    entry = service.recent.get("noted", service.keys.anyone)
+    shown = 'handler="/lianlu.v1.Engine/Generate",method="POST",status="{}"'
+    assert soon(lambda: shown.format(404) in service.metrics.text().decode())
+    assert shown.format(200) in service.metrics.text().decode()
+    assert entry.status == 200
+    assert entry.longest is not None
+    assert entry.http_s is not None
+    assert entry.http_s >= entry.longest.total_s
+    said = capsys.readouterr().err
+    assert re.search("gRPC /lianlu.v1.Engine/Generate 200 .* noted\n", said)
 
 
 def test_a_failure_of_ours_keeps_its_details(stub: EngineStub, tiny: BackgroundEngine, monkeypatch: pytest.MonkeyPatch) -> None:
