@@ -13,8 +13,8 @@ which an opening tag stands has to go on as a call, and so has text that begins 
 besides the declared ones, unless the schema says something about others. A schema that llguidance does not support is taken
 as far as it is understood, else as that of any object, with a warning.
 
-Limits: text cannot spell out the opening tags of another dialect; a reply that is a JSON object cannot contain the quoted name
-of a tool, nor `\u`.
+Limits: text and code cannot spell out opening tags; a reply that is a JSON object cannot contain the quoted name of a tool,
+nor `\u`.
 """
 
 from __future__ import annotations
@@ -103,6 +103,10 @@ def _literal(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
+def _any_of(texts: Sequence[str]) -> str:
+    return " | ".join(map(_literal, texts))
+
+
 def _name(tool: ToolSpec) -> str:
     """The quoted name of a tool, as Lark writes it."""
     return _literal(_literal(tool.name))
@@ -133,14 +137,14 @@ def _tagged(dialect: Dialect, tag: Tag, code: bool) -> list[str]:
     if code and dialect is INTERNLM2:
         rules += [
             f"code_call: {tag('<|interpreter|>')} code {tag(dialect.closing)}",
-            r'code[lazy]: /\n?```(python|py)?\n/ ANY "```"',
+            f'code[lazy]: /\\n?```(python|py)?\\n/ (ANY & ~(ANY ({_any_of(OPENERS)}) ANY)) "```"',
         ]
     return rules
 
 
 def _text(tools: Sequence[ToolSpec], dialect: Dialect, specials: Mapping[str, int]) -> list[str]:
     """`text` without calls, and `begun`, text up to the first tag of a call."""
-    tags = " | ".join(map(_literal, OPENERS))
+    tags = _any_of(OPENERS)
     is_plain = all(tool.name.isprintable() and not set(tool.name) & set('"\\/') for tool in tools)
     spelled = " | ".join([tags, _literal(r"\u"), *map(_name, tools)])
     rules = [
