@@ -98,13 +98,14 @@ class TokenLogprob:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer: the message, why it ended, and token counts."""
+    """An answer: the message, why it ended, and token counts; `cached_tokens` of the prompt did not have to be computed."""
 
     message: Message
     finish_reason: FinishReason
     prompt_tokens: int = 0
     completion_tokens: int = 0
     logprobs: tuple[TokenLogprob, ...] = ()
+    cached_tokens: int = 0
 
     @property
     def text(self) -> str:

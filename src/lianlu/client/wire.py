@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lianlu.client.base import (
@@ -110,7 +110,7 @@ def completion_reply(answer: Any) -> Reply:
     """A completion as ours. Raises: RequestError if it has no choices."""
     choice = _first_choice(answer)
     reply = _reply(Message(role="assistant", content=choice.get("text") or ""), choice.get("finish_reason"), answer.get("usage"))
-    return Reply(reply.message, reply.finish_reason, reply.prompt_tokens, reply.completion_tokens, _flat_logprobs(choice))
+    return replace(reply, logprobs=_flat_logprobs(choice))
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,8 @@ def _reply(message: Message, finish: str | None, usage: Json | None, logprobs: I
         reason = "tool_calls" if message.tool_calls else "stop"
     usage = usage or {}
     tokens = tuple(_chat_logprob(item) for item in logprobs)
-    return Reply(message, reason, usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0, tokens)
+    num_cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    return Reply(message, reason, usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0, tokens, num_cached)
 
 
 def _chat_logprob(item: Json) -> TokenLogprob:

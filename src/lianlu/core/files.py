@@ -48,7 +48,8 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder that is a file has been told above
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -23,7 +23,7 @@ from typing_extensions import Unpack
 
 from lianlu.client.base import ChatRequest, ChatScoreRequest, Scored, ScoreRequest
 from lianlu.core.config import validate
-from lianlu.core.errors import ConfigError
+from lianlu.core.errors import ConfigError, RequestError
 from lianlu.engine import embedding
 from lianlu.engine.asked import Conversation, Prompt, Prompts, Tool, as_messages, as_tools, conversations_in, prompts_in
 from lianlu.engine.collect import checked, in_flight
@@ -228,18 +228,20 @@ class LLM:
         """Requests for conversations. Raises: RequestError, for options and tools at once, for a conversation in its turn."""
         is_one, conversations = conversations_in(given)
         options, offered = checked_options(wanted), as_tools(tools)
-        sampling, fields = sampling_of(options), request_fields(options)
+        sampling, fields, choice = sampling_of(options), request_fields(options), options.get("tool_choice", "auto")
 
         def make(conversation: Conversation) -> Request:
-            request = self._client.chat_request(ChatRequest(as_messages(conversation), offered, sampling))
+            request = self._client.chat_request(ChatRequest(as_messages(conversation), offered, sampling, choice))
             return replace(request, **fields)
 
-        return Batch(map(make, conversations), offered, is_one)
+        return Batch(map(make, conversations), () if choice == "none" else offered, is_one)
 
     def _texts(self, given: Any, wanted: Options) -> Batch:
         """Requests for texts as they stand. Raises: RequestError, for options at once."""
         is_one, prompts = prompts_in(given)
         options = checked_options(wanted)
+        if "tool_choice" in options:
+            raise RequestError("a text that is continued has no tools to choose", hint="use chat, with tools")
         sampling, fields = sampling_of(options), request_fields(options)
 
         def make(prompt: Prompt) -> Request:

@@ -157,7 +157,7 @@ def _reply(event: Event, message: Message) -> Reply:
     reason: base.FinishReason = "length" if event.finish_reason == "length" else "stop"
     if message.tool_calls:
         reason = "tool_calls"
-    return Reply(message, reason, event.prompt_tokens, event.completion_tokens, event.logprobs)
+    return Reply(message, reason, event.prompt_tokens, event.completion_tokens, event.logprobs, event.cached_tokens)
 
 
 def _scored(scores: TokenScores) -> Scored:

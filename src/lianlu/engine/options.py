@@ -27,7 +27,8 @@ class Options(TypedDict, total=False):
 
     One of `json_schema` (a JSON Schema as dict or text, or a pydantic model), `regex`, `grammar` (Lark, as llguidance reads
     it) and `response_format` (as in the OpenAI API) makes every reply match. `adapter` names a loaded adapter, `session` a
-    conversation whose keys and values are kept on disk, `deadline_s` is how long the first token may take.
+    conversation whose keys and values are kept on disk, `deadline_s` is how long the first token may take. `tool_choice`
+    (chats only) is "auto", "required", "none", or the name of the tool to call.
     """
 
     max_tokens: int
@@ -50,6 +51,7 @@ class Options(TypedDict, total=False):
     session: str
     ignore_eos: bool
     deadline_s: float | None
+    tool_choice: str
 
 
 OF_REQUEST = ("adapter", "session", "ignore_eos", "deadline_s")
@@ -80,7 +82,8 @@ def request_fields(options: Options) -> dict[str, Any]:
 def sampling_of(options: Options) -> Sampling:
     """How tokens are chosen. Raises: RequestError for a constraint that is none, or more than one."""
     stop, bias = options.get("stop", ()), options.get("logit_bias", {})
-    fields = {key: value for key, value in options.items() if key not in (*CONSTRAINTS, *OF_REQUEST, "stop", "logit_bias")}
+    elsewhere = (*CONSTRAINTS, *OF_REQUEST, "tool_choice", "stop", "logit_bias")
+    fields = {key: value for key, value in options.items() if key not in elsewhere}
     return Sampling(
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
         logit_bias=tuple(bias.items()),

@@ -27,7 +27,7 @@ def sampling(**given: Any) -> Sampling:
 
 def test_every_option_has_a_home() -> None:
     homes = {field.name for kind in (Sampling, Request) for field in fields(kind)}
-    assert set(NAMES) - homes == set(CONSTRAINTS)
+    assert set(NAMES) - homes == {*CONSTRAINTS, "tool_choice"}
     assert set(OF_REQUEST) <= {field.name for field in fields(Request)}
     assert {field.name for field in fields(Sampling)} - set(NAMES) == {"constraint"}
 
