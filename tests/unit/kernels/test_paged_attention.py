@@ -89,7 +89,7 @@ def test_what_lies_behind_the_last_key_does_not_matter(shape: tuple[int, int, in
     assert torch.equal(case.chunk(5, 100, extra=64), case.chunk(5, 100))
 
 
-RUNS = st.lists(st.tuples(st.integers(1, LENGTH), st.integers(1, 11)), min_size=1, max_size=9)
+RUNS = st.lists(st.tuples(st.integers(1, LENGTH), st.integers(1, 11) | st.integers(1, 32)), min_size=1, max_size=9)
 
 
 @settings(max_examples=60, deadline=None)
