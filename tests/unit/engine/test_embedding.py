@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from lianlu.core.errors import EngineError, RequestError
 from lianlu.engine import embedding
 from lianlu.engine.embedding import Vector, embed, fitted, scaled
 from lianlu.kernels.attention import PackedCausal
+from lianlu.model.lora import load_adapter, merge_adapter
+from lianlu.model.packed import pack_linears
+from lianlu.model.quantized import quantize_linears
 
 
 def dense(model: Any, ids: list[int], pooling: str) -> Any:
@@ -38,7 +42,7 @@ def vectors(model: Any, texts: list[list[int]], **options: Any) -> list[Vector]:
     return [vector for batch in embed(model, texts, **options) for vector in batch]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(["mean", "last"]), st.sampled_from([16, 48, 512]))
 def test_a_vector_is_that_of_a_dense_pass_and_does_not_depend_on_its_neighbours(
     lab: Any, seed: int, pooling: str, size: int
@@ -52,6 +56,37 @@ def test_a_vector_is_that_of_a_dense_pass_and_does_not_depend_on_its_neighbours(
     for text, vector in zip(texts, together, strict=True):
         assert vector.dtype == np.float32
         assert vector == pytest.approx(dense(lab.model, text, pooling), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["packed", "int8", "int4", "bfloat16"])
+def test_neighbours_do_not_matter_to_models_of_any_kind(lab: Any, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = lab.build(dtype=torch.bfloat16 if kind == "bfloat16" else torch.float32)
+    if kind.startswith("int"):
+        quantize_linears(model, kind)
+    pack_linears(model)
+    monkeypatch.setattr(embedding, "PASS_TOKENS", 48)
+    texts = random_texts(4, count=20)
+    together = vectors(model, texts)
+    assert [one.tobytes() for one in together] == [vectors(model, [text])[0].tobytes() for text in texts]
+    backwards = vectors(model, texts[::-1])[::-1]
+    assert [one.tobytes() for one in together] == [one.tobytes() for one in backwards]
+
+
+def test_an_adapter_applies_to_all_rows(lab: Any, adapters: dict[str, Path]) -> None:
+    texts = random_texts(5)
+    plain = vectors(lab.model, texts)
+    engine = lab.engine(model=lab.build())
+    engine.adapters.load("a", adapters["a"])
+    with engine.adapters.everywhere("a"):
+        found = vectors(engine.model, texts)
+    merged = lab.build()
+    load_adapter(merged, adapters["a"])
+    merge_adapter(merged)
+    for one, expected, other in zip(found, vectors(merged, texts), plain, strict=True):
+        assert one == pytest.approx(expected, abs=1e-5)
+        assert abs(one - other).max() > 1e-3
+    with engine.adapters.everywhere(""):
+        assert [one.tobytes() for one in vectors(engine.model, texts)] == [one.tobytes() for one in plain]
 
 
 def test_passes_are_small_and_long_texts_are_cut(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:

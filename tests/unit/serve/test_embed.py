@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from lianlu.engine.background import BackgroundEngine
 from lianlu.engine.sequence import Request
 from lianlu.serve import embed
 from lianlu.serve.embed import EmbeddingBody
+from lianlu.serve.models import Lora
 from lianlu.serve.service import Service
 
 Ask = Callable[..., httpx.Response]
@@ -150,6 +152,15 @@ def test_requests_go_on_and_a_client_that_goes_ends_the_work(
     asyncio.run(main())
     assert len(set(passes[:5])) == 5, "a step of the running request lies between two passes"
     assert len(passes) < 400
+
+
+def test_an_adapter_is_put_on(serving: Callable[..., Service], tiny: BackgroundEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    service, names = serving(tiny), []
+    service.adapters["styled"] = Lora("styled", service.default.path, service.default)
+    monkeypatch.setattr(tiny.engine.adapters, "everywhere", lambda name: names.append(name) or contextlib.nullcontext())
+    found = asyncio.run(embed.embed(service, EmbeddingBody(model="styled", input="a"), service.keys.anyone))
+    assert found.model == "styled"
+    assert set(names) == {"styled"}
 
 
 def test_a_model_that_falls_asleep_ends_the_work(serving: Callable[..., Service], tiny: BackgroundEngine) -> None:

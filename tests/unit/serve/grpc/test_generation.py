@@ -11,6 +11,8 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from lianlu.client.base import Sampling
 from lianlu.engine.background import BackgroundEngine
@@ -153,6 +155,62 @@ def test_what_makes_no_sense_is_refused(
     assert code(caught) is grpc.StatusCode.INVALID_ARGUMENT, caught.value.details()
     assert message in caught.value.details()
     assert at_rest()
+
+
+numbers = st.floats(allow_nan=True, allow_infinity=True, width=64)
+counts = st.integers(0, 2**32 - 1)
+samplings = st.fixed_dictionaries(
+    {"max_tokens": st.integers(0, 3)},
+    optional={
+        "temperature": numbers,
+        "top_p": numbers,
+        "top_k": counts,
+        "min_p": numbers,
+        "presence_penalty": numbers,
+        "frequency_penalty": numbers,
+        "repetition_penalty": numbers,
+        "seed": st.integers(-(2**63), 2**63 - 1),
+        "stop": st.lists(st.text(max_size=3), max_size=3),
+        "logprobs": st.integers(0, 30),
+        "logit_bias": st.dictionaries(st.integers(0, 300), numbers, max_size=3),
+        "ignore_eos": st.booleans(),
+    },
+)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+prompts = st.one_of(
+    st.builds(dict, text=texts),
+    st.builds(dict, token_ids=st.builds(lambda found: pb.TokenIds(ids=found), st.lists(st.integers(0, 300), max_size=4))),
+    st.builds(
+        lambda roles, content: {"chat": pb.Chat(messages=[pb.Message(role=role, content=content) for role in roles])},
+        st.lists(st.sampled_from(["system", "user", "assistant", "tool", "", "x"]), max_size=3),
+        texts,
+    ),
+)
+forms = st.one_of(
+    st.just({}),
+    st.builds(dict, json_schema=texts),
+    st.builds(dict, regex=texts),
+    st.builds(dict, session=texts),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(samplings, prompts, forms, st.sampled_from([{}, {"deadline_s": 5.0}, {"deadline_s": -0.0}, {"request_id": "x y"}]))
+def test_whatever_is_asked_there_is_an_answer(
+    stub: EngineStub, sampling: dict[str, Any], prompt: dict[str, Any], form: dict[str, str], rest: dict[str, Any]
+) -> None:
+    request = pb.GenerateRequest(sampling=pb.Sampling(**sampling), **prompt, **form, **rest)
+    code, events = answered(stub, request)
+    assert code in (grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT)
+    assert code is grpc.StatusCode.INVALID_ARGUMENT or events[-1].finish_reason
+
+
+def answered(stub: EngineStub, request: pb.GenerateRequest) -> tuple[grpc.StatusCode, list[pb.GenerateEvent]]:
+    """The status of a call and its events."""
+    try:
+        return grpc.StatusCode.OK, list(stub.Generate(request, timeout=20))
+    except grpc.RpcError as error:
+        return error.code(), []
 
 
 def test_other_models_are_not_found(stub: EngineStub) -> None:
