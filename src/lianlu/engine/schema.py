@@ -19,6 +19,7 @@ from llguidance import LLMatcher, LLParserLimits, regex_to_lark
 from lianlu.client.base import Constraint
 from lianlu.core.errors import RequestError
 from lianlu.tokenizer import json_schema
+from lianlu.tokenizer.backend import without_surrogates
 
 LIMITS = LLParserLimits(initial_lexer_fuel=json_schema.MAX_FUEL, max_lexer_states=50_000, verbose_errors=False)
 MAX_CHARACTERS = {"json": 500_000, "regex": 20_000, "lark": 500_000}
@@ -37,6 +38,8 @@ def grammar_of(constraint: Constraint) -> str:
     kind, source = constraint.kind, constraint.source
     if len(source) > MAX_CHARACTERS[kind]:
         raise refusal(constraint, f"it has {len(source)} characters, {MAX_CHARACTERS[kind]} are allowed")
+    if without_surrogates(source) != source:
+        raise refusal(constraint, "it has half of a surrogate pair in it, which is no character")
     if kind == "regex":
         return LLMatcher.grammar_from_lark(f"start: /{regex_to_lark(source, 'd')}/")
     value = _schema(constraint) if kind == "json" else list(_embedded(source))

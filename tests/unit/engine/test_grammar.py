@@ -28,7 +28,7 @@ from lianlu.tokenizer.tokenizer import Tokenizer
 
 MERGES = [('"', ":"), ("{", '"'), ('"', ","), ("t", "r"), ("u", "e"), ("tr", "ue"), ("1", "2"), ("\u0120", "\u0120"), ("a", "b")]
 ROWS = 300
-CLOSERS = b'"}])0x'
+CLOSERS = b'"}])0x,'
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def babble(grammars: Grammars, tokenizer: Tokenizer, constraint: Constraint, see
         allowed = [int(index) for index in (~course.refused()).nonzero()[0]]
         assert max(allowed) < tokenizer.vocab_size
         ending = [token for token in (*tokenizer.eos_ids, *closers) if token in allowed]
-        wants_end = ending and (len(ids) > patience or rng.random() < 0.2)
+        wants_end = ending and rng.random() < (0.2 if len(ids) < patience else 0.9)
         ids.append(rng.choice(ending if len(ids) > 2 * patience else ending[:1]) if wants_end else rng.choice(allowed))
         course.accept(ids[-1])
     return tokenizer.decode(ids)
@@ -323,6 +323,8 @@ def test_a_dead_end_is_an_error_of_its_own_request_and_not_of_a_proposal(tokeniz
         (schema({"enum": [f"number {n}" for n in range(60_000)]}), "cannot be used"),
         (Constraint("regex", "a("), "unclosed group"),
         (Constraint("regex", "(?<!a)b"), "look-around"),
+        (Constraint("regex", "a\ud800"), "surrogate"),
+        (Constraint("json", '{"const": "\\ud800"}'), "cannot be used"),
         (Constraint("regex", "("  * 5000 + ")" * 5000), "cannot be used"),
         (Constraint("regex", "a" * 20_001), "20001 characters"),
         (Constraint("lark", "start: nowhere"), "nowhere"),
