@@ -12,7 +12,7 @@ from collections.abc import Sequence as ReadSequence
 import torch
 
 from lianlu.core.errors import ConfigError
-from lianlu.engine.config import DraftSpeculation, NgramSpeculation
+from lianlu.engine.config import EngineConfig, NgramSpeculation
 from lianlu.engine.output import Live
 from lianlu.engine.runner import Runner
 from lianlu.engine.scheduler import Chunk
@@ -96,11 +96,12 @@ class DraftModel:
         self._runner.clear(for_good)
 
 
-def new_drafter(speculation: NgramSpeculation | DraftSpeculation | None, runner: Runner, draft: Decoder | None) -> Drafter | None:
+def new_drafter(config: EngineConfig, runner: Runner, draft: Decoder | None) -> Drafter | None:
     """What proposes tokens to the model of `runner`, if anything shall.
 
     Raises: ConfigError for a draft model that is missing or has another vocabulary.
     """
+    speculation = config.speculation
     if speculation is None:
         return None
     if isinstance(speculation, NgramSpeculation):
@@ -111,5 +112,5 @@ def new_drafter(speculation: NgramSpeculation | DraftSpeculation | None, runner:
             f"the draft model {speculation.model} has {draft.config.vocab_size if draft else 0} token ids, not {vocab_size}",
             hint="use a smaller model of the same family",
         )
-    own = Runner(draft.eval(), runner.num_blocks, runner.block_size, runner.max_batch_tokens)
+    own = Runner(draft.eval(), runner.num_blocks, runner.block_size, runner.max_batch_tokens, kv=config.kv)
     return DraftModel(own, speculation.num_tokens)

@@ -97,7 +97,7 @@ class Engine:
         self.runner = Runner(
             model, self.pool.num_blocks, self.pool.block_size, self.max_batch_tokens, self.adapters, self.config.kv
         )
-        self.drafter = new_drafter(self.config.speculation, self.runner, draft)
+        self.drafter = new_drafter(self.config, self.runner, draft)
 
     def _new_scheduler(self) -> Scheduler:
         config = self.config
