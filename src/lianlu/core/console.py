@@ -41,6 +41,11 @@ def info(text: str) -> None:
     _err.print(text, markup=False)
 
 
+def log(text: str) -> None:
+    """Tell it on stderr as a plain line, at a fiftieth of the cost of `info`; for lines that come with every request."""
+    sys.stderr.write(text + "\n")
+
+
 def warn(text: str) -> None:
     """Tell what may be wrong, on stderr."""
     _err.print(f"[yellow]warning:[/] {escape(text)}")

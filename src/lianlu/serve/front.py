@@ -108,7 +108,7 @@ class Front:
         if scope["path"] not in UNLOGGED:
             key = scope["lianlu.caller"].name if "lianlu.caller" in scope else ""
             parts = (where, str(status), console.format_seconds(seconds), key and f"key={key}", job_id)
-            console.info(" ".join(part for part in parts if part))
+            console.log(" ".join(part for part in parts if part))
 
 
 def _is_metered(scope: Scope) -> bool:

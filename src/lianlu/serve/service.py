@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from lianlu.core.config import Config
+from lianlu.core.errors import RequestError
 from lianlu.engine.background import BackgroundEngine
 from lianlu.engine.config import EngineConfig
 from lianlu.engine.engine import Stats
@@ -109,6 +110,13 @@ class Service:
             who = "the server" if self.stopping or len(self.models) == 1 else f"the model {served.name!r}"
             raise ApiError(f"{who} is {state}", status=503, hint="try again later", code=state)
         return served.engine
+
+    def check_room(self, route: Route) -> None:
+        """Refuse before the work of reading a prompt what would be refused after it. Raises: RequestError (429)."""
+        stats, config = route.engine.stats(), route.engine.engine.config
+        num_open = stats.num_running + stats.num_queued
+        if num_open >= config.max_running + config.max_queued:
+            raise RequestError(f"{num_open} requests are running or waiting", hint="try again later", status=429)
 
     def run(self, route: Route, caller: Caller, job_id: str, requests: Sequence[Request]) -> Run:
         """Submit the sequences of one request, for `caller` and with the route's adapter. Raises: RequestError, all or none."""
