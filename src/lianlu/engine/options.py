@@ -18,6 +18,7 @@ from lianlu.client.base import Constraint, Sampling
 from lianlu.core.errors import RequestError
 
 ANY_OBJECT = '{"type":"object"}'
+VALUES = ("default", "examples", "const", "enum")
 CONSTRAINTS = ("json_schema", "regex", "grammar", "response_format")
 
 
@@ -110,7 +111,7 @@ def constraint_of(options: Options) -> Constraint | None:
 def schema_text(schema: Any) -> str:
     """A JSON Schema as text, from a dict, a text or a pydantic model. Raises: RequestError for anything else."""
     if isinstance(schema, type) and issubclass(schema, BaseModel):
-        schema = schema.model_json_schema()
+        schema = _closed(schema.model_json_schema())
     if isinstance(schema, str):
         return schema
     if not isinstance(schema, Mapping | bool):
@@ -120,6 +121,16 @@ def schema_text(schema: Any) -> str:
         return json.dumps(schema, ensure_ascii=False)
     except (TypeError, ValueError) as error:
         raise RequestError(f"the JSON Schema is no JSON: {error}", hint="use only what JSON has") from error
+
+
+def _closed(schema: Any) -> Any:
+    """The schema of a pydantic model without fields that the model does not have, as it would drop them."""
+    if isinstance(schema, list):
+        return [_closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    inner = {key: value if key in VALUES else _closed(value) for key, value in schema.items()}
+    return {"additionalProperties": False, **inner} if inner.get("type") == "object" and "properties" in inner else inner
 
 
 def _of_format(wanted: Mapping[str, Any]) -> Constraint | None:

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from lianlu.client.base import Constraint, Sampling
 from lianlu.core.errors import RequestError
@@ -18,6 +18,17 @@ OBJECT = {"type": "object", "properties": {"name": {"type": "string"}}}
 
 
 class Person(BaseModel):
+    name: str
+
+
+class Group(BaseModel):
+    people: list[Person]
+    notes: dict[str, str]
+    example: dict[str, Any] = {"type": "object", "properties": {}}
+
+
+class Free(BaseModel):
+    model_config = ConfigDict(extra="allow")
     name: str
 
 
@@ -52,7 +63,6 @@ def test_values_arrive() -> None:
     [
         ({"json_schema": OBJECT}, Constraint("json", json.dumps(OBJECT))),
         ({"json_schema": '{"type": "null"}'}, Constraint("json", '{"type": "null"}')),
-        ({"json_schema": Person}, Constraint("json", json.dumps(Person.model_json_schema()))),
         ({"json_schema": True}, Constraint("json", "true")),
         ({"regex": "a+"}, Constraint("regex", "a+")),
         ({"grammar": "start: A"}, Constraint("lark", "start: A")),
@@ -67,6 +77,18 @@ def test_values_arrive() -> None:
 )
 def test_constraints(given: dict[str, Any], constraint: Constraint | None) -> None:
     assert sampling(**given).constraint == constraint
+
+
+def test_a_pydantic_model_has_its_own_fields_only() -> None:
+    constraint = sampling(json_schema=Group).constraint
+    assert constraint is not None
+    assert constraint.kind == "json"
+    schema = json.loads(constraint.source)
+    assert schema["additionalProperties"] is False
+    assert schema["$defs"]["Person"]["additionalProperties"] is False
+    assert schema["properties"]["notes"]["additionalProperties"] == {"type": "string"}
+    assert schema["properties"]["example"]["default"] == {"type": "object", "properties": {}}
+    assert json.loads((sampling(json_schema=Free).constraint or constraint).source)["additionalProperties"] is True
 
 
 @pytest.mark.parametrize(
