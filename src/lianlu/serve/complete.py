@@ -79,7 +79,7 @@ async def echo_all(
     for ids in prompts:
         known: list[TokenLogprob | None] = []
         if num_top is not None:
-            known = await asyncio.to_thread(engine.call, partial(engine.engine.prompt_logprobs, ids, num_top, adapter))
+            known = await engine.acall(partial(engine.engine.prompt_logprobs, ids, num_top, adapter))
         echoes.append(Echo(_pieces(engine.engine.tokenizer, ids), known))
     return echoes
 

@@ -17,7 +17,7 @@ from lianlu.formats.messages import Message
 from lianlu.serve.failures import ApiError
 
 MAX_RESPONSES = 4096
-MAX_BYTES = 256_000_000
+MAX_BYTES = 64_000_000
 MAX_AGE_S = 24 * 3600.0
 
 

@@ -61,7 +61,8 @@ async def begin(service: Service, caller: Caller, ask: Ask, job_id: str) -> Talk
     """Render the conversation and submit its choices. Raises: RequestError."""
     route = service.route(ask.body.model, caller)
     service.check_room(route)
-    prompt, rule = await asyncio.to_thread(rendered, route, ask)
+    with naming(ask.prompt_field):
+        prompt, rule = await asyncio.to_thread(rendered, route, ask)
     room = max(route.engine.engine.max_len - len(prompt), 1)
     limit = room if ask.max_tokens is None else ask.max_tokens
     requests = [asked(ask.body, prompt, limit, ask.num_logprobs, choice, rule) for choice in range(ask.num_choices)]

@@ -10,7 +10,7 @@ LMDeploy and llama.cpp name them.
 from __future__ import annotations
 
 import difflib
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -153,10 +153,12 @@ class Body(Strict):
 
 
 class StreamOptions(BaseModel):
-    """`include_usage` asks for one more chunk with the token counts."""
+    """`include_usage` asks for one more chunk with the token counts; there is no padding to leave out."""
 
-    model_config = ConfigDict(strict=True, extra="ignore")
+    model_config = ConfigDict(strict=True, extra="forbid")
     include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+    continuous_usage_stats: Literal[False] | None = None
 
 
 B = TypeVar("B", bound=Strict)

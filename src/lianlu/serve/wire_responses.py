@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from lianlu.formats.messages import Message, ToolCall, ToolSpec
 from lianlu.serve.failures import ApiError
-from lianlu.serve.wire import Body, short
+from lianlu.serve.wire import Body, StreamOptions, short
 from lianlu.serve.wire_chat import ToolUse, tool_use
 from lianlu.serve.wire_rules import ANY_OBJECT, Rule, schema_constraint
 
@@ -79,7 +79,7 @@ class ResponsesBody(Body):
     parallel_tool_calls: bool | None = None
     previous_response_id: str | None = None
     store: bool | None = None
-    stream_options: dict[str, Any] | None = None
+    stream_options: StreamOptions | None = None
     text: TextConfig | None = None
     tool_choice: str | dict[str, Any] | None = None
     tools: list[FlatTool] | None = None

@@ -30,7 +30,11 @@ def test_an_empty_text_is_what_separates_texts(fake_engine: Any) -> None:
 def test_an_echo_is_scored_only_if_asked(fake_engine: Any) -> None:
     known = [None, TokenLogprob("b", -1.0)]
     fake_engine.engine.prompt_logprobs = lambda ids, num_top, adapter: known
-    fake_engine.call = lambda job: job()
+
+    async def acall(job: Any) -> Any:
+        return job()
+
+    fake_engine.acall = acall
     (plain,) = asyncio.run(echo_all(fake_engine, [[97, 98]], None))
     assert (plain.pieces, plain.logprobs) == (["a", "b"], [])
     (scored,) = asyncio.run(echo_all(fake_engine, [[97, 98]], 0))

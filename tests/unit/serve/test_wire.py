@@ -14,6 +14,7 @@ from lianlu.client.base import Sampling
 from lianlu.serve.failures import ApiError
 from lianlu.serve.wire import parse_body
 from lianlu.serve.wire_chat import ChatBody
+from lianlu.serve.wire_responses import ResponsesBody
 from lianlu.serve.wire_text import CompletionBody
 
 USER = [{"role": "user", "content": "hi"}]
@@ -65,6 +66,8 @@ def refusal(cls: type[Any], raw: bytes) -> ApiError | None:
         ({"top_logprobs": 2}, "needs logprobs", "top_logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, "less than or equal to 20", "top_logprobs"),
         ({"stream_options": {"include_usage": True}}, "needs stream", "stream_options"),
+        ({"stream": True, "stream_options": {"continuous_usage_stats": True}}, "stream_options.continuous", "stream_options"),
+        ({"stream": True, "stream_options": {"include_useage": True}}, "stream_options.include_useage", "stream_options"),
         ({"presence_penalty": 2.5}, "less than or equal to 2", "presence_penalty"),
         ({"frequency_penalty": "0"}, "valid number", "frequency_penalty"),
         ({"repetition_penalty": 0}, "greater than 0", "repetition_penalty"),
@@ -125,23 +128,30 @@ def test_numbers_are_finite(number: str) -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes_give_a_body_or_an_api_error(raw: bytes) -> None:
-    for cls in (ChatBody, CompletionBody):
+    for cls in (ChatBody, CompletionBody, ResponsesBody):
         refused = refusal(cls, raw)
         assert refused is None or (refused.status == 400 and refused.message)
 
 
+keys = ["role", "content", "type", "text", "name", "function", "json_schema", "schema", "regex", "choice", "format", "5"]
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["role", "content", "type", "text"]), inner),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["auto", "function", "message"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(keys), inner),
     max_leaves=6,
 )
+fields = [*ChatBody.model_fields, *CompletionBody.model_fields, *ResponsesBody.model_fields, "user", "suffix"]
 
 
-@given(st.dictionaries(st.sampled_from([*ChatBody.model_fields, *CompletionBody.model_fields, "user", "suffix"]), json_values))
+@given(st.dictionaries(st.sampled_from(fields), json_values))
 def test_any_object_gives_a_body_or_an_api_error(fields: dict[str, Any]) -> None:
-    for cls, needed in ((ChatBody, {"messages": USER}), (CompletionBody, {"prompt": "x"})):
+    for cls, needed in ((ChatBody, {"messages": USER}), (CompletionBody, {"prompt": "x"}), (ResponsesBody, {"input": "x"})):
         refused = refusal(cls, json.dumps(needed | fields).encode())
-        assert refused is None or refused.status == 400
+        assert refused is None or (refused.status == 400 and refused.message)
 
 
 def test_fields_that_change_nothing_are_dropped() -> None:
