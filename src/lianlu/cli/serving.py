@@ -101,14 +101,22 @@ def serve(
     """Serve a model over the OpenAI REST API, and gRPC if asked. Ctrl-C finishes what runs, then stops."""
     from lianlu.serve.main import serve as serve_model
 
+    path = local(model)
     engine: dict[str, Any] = {"max_running": max_running, "max_queued": max_queued, "max_first_token_s": max_first_token}
-    engine |= {"dtype": precision, "quant": quant, "kv": kv, "context": context, "rope": scaling(rope), "max_tokens": max_tokens}
+    engine |= {
+        "dtype": precision,
+        "quant": quant,
+        "kv": kv,
+        "context": context,
+        "rope": scaling(rope, path),
+        "max_tokens": max_tokens,
+    }
     engine |= {"speculation": speculation(speculate), "sessions": sessions}
     merge, named = split_adapters(adapter or [])
     where = {"host": host, "port": port, "grpc_port": grpc_port, "tls_cert": tls_cert, "tls_key": tls_key}
     who = {"api_key": api_key, "api_keys": api_keys, "admin_key": admin_key, "metrics_public": metrics_public}
     rest = {"name": name or model, "merge": merge, "adapters": named, "cors_origins": cors_origin or [], "drain_s": drain}
-    serve_model(local(model), engine=engine, **where, **who, **rest)
+    serve_model(path, engine=engine, **where, **who, **rest)
 
 
 def local(name: str) -> Path:
@@ -119,8 +127,8 @@ def local(name: str) -> Path:
     return resolve_model(name, Store.locate())
 
 
-def scaling(text: str | None) -> dict[str, Any] | None:
-    """`kind:factor` as a table of the engine. Raises: ConfigError."""
+def scaling(text: str | None, model: Path) -> dict[str, Any] | None:
+    """`kind:factor` as a table of the engine; YaRN also has to know for which length `model` was trained. Raises: ConfigError."""
     if text is None:
         return None
     kind, _, factor = text.partition(":")
@@ -130,7 +138,17 @@ def scaling(text: str | None) -> dict[str, Any] | None:
         number = 0.0
     if kind not in KINDS or not 1 <= number <= 1024:
         raise ConfigError(f"cannot read --rope {text!r}", hint="write kind:factor, for example yarn:4 (linear, dynamic, yarn)")
-    return {"kind": kind, "factor": number}
+    table = {"kind": kind, "factor": number}
+    return table | {"original_max_position_embeddings": _trained_length(model)} if kind == "yarn" else table
+
+
+def _trained_length(model: Path) -> int:
+    from lianlu.model.config import YarnScaling
+    from lianlu.model.load import read_config
+
+    config = read_config(model)
+    own = config.rope_scaling
+    return own.original_max_position_embeddings if isinstance(own, YarnScaling) else config.max_position_embeddings
 
 
 def speculation(text: str | None) -> dict[str, Any] | None:
