@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import time
@@ -45,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, lab: Any) -> Path:
     library = Library(models.BPE({letter: index for index, letter in enumerate(letters)}, []))
     library.pre_tokenizer, library.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     library.add_special_tokens([AddedToken(text, special=True) for text in ("<|im_start|>", "<|im_end|>")])
-    save_model(lab.build(vocab_size=library.get_vocab_size()), place)
+    save_model(lab.build(vocab_size=library.get_vocab_size(), max_position_embeddings=2048), place)
     library.save(str(place / "tokenizer.json"))
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", "chat_template": TEMPLATE}
     (place / "tokenizer_config.json").write_text(json.dumps(config))
@@ -239,6 +240,55 @@ def test_a_closed_model_says_so(folder: Path) -> None:
         made.generate("x")
 
 
+ADD: Any = {"name": "add", "parameters": {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"]}}
+
+
+def test_replies_that_have_to_match(llm: LLM) -> None:
+    assert re.fullmatch("[ab]{3}", llm.chat(user("x"), regex="[ab]{3}").text)
+    value = llm.generate("x", json_schema={"enum": [True, None]}, temperature=1.0, seed=1).json()
+    assert value in (True, None)
+    pieces = list(llm.stream(user("x"), grammar='start: "no" | "yes"'))
+    assert "".join(pieces) in ("no", "yes")
+    with pytest.raises(RequestError):
+        llm.chat(user("x"), regex="(")
+    assert [output.text in ("a", "b") for output in asyncio.run(llm.agenerate(["x", "y"], regex="[ab]"))] == [True, True]
+
+
+def test_tools_that_have_to_be_called(llm: LLM) -> None:
+    closed = ADD | {"parameters": ADD["parameters"] | {"additionalProperties": False}}
+    output = llm.chat(user("x"), tools=[closed], tool_choice="add", max_tokens=200)
+    assert (output.finish_reason, output.tool_calls[0].name) == ("tool_calls", "add")
+    assert output.tool_calls[0].arguments in ({"a": 1}, {"a": 2})
+    assert output.message.tool_calls == output.tool_calls
+    stream = llm.stream(user("x"), tools=[closed], tool_choice="add", max_tokens=200)
+    assert "".join(stream) == stream.output.text
+    assert stream.output.tool_calls == output.tool_calls
+    assert llm.chat(user("x"), tools=[closed], tool_choice="none", **SHORT).tool_calls == []
+    for wrong in ({"tool_choice": "add"}, {"tools": [closed], "tool_choice": "sub"}):
+        with pytest.raises(RequestError, match="tool_choice"):
+            llm.chat(user("x"), **wrong)  # type: ignore[call-overload]
+    with pytest.raises(RequestError, match="no tools"):
+        llm.generate("x", tool_choice="none")
+
+
+def test_the_next_turn_costs_what_is_new(llm: LLM) -> None:
+    talk: list[Any] = user("a long beginning " * 10)
+    first = llm.chat(talk, **SHORT)
+    second = llm.chat([*talk, first.message, *user("more")], **SHORT)
+    assert second.cached_tokens >= first.prompt_tokens - llm._engine.engine.config.block_size
+
+
+def test_named_sessions_survive(folder: Path, tmp_path: Path) -> None:
+    talk = user("a long beginning " * 10)
+    with LLM(folder, sessions=tmp_path / "kept", **SETTINGS) as made:
+        first = made.chat(talk, session="mine", **SHORT)
+    with LLM(folder, sessions=tmp_path / "kept", **SETTINGS) as made:
+        again = made.chat(talk, session="mine", **SHORT)
+        assert made.chat(user("other " * 30), **SHORT).cached_tokens < 32
+    assert again.token_ids == first.token_ids
+    assert again.cached_tokens >= 128 > first.cached_tokens
+
+
 def test_sleep_and_wake(folder: Path) -> None:
     with LLM(folder, **SETTINGS) as made:
         before = made.generate("x", **SHORT)
@@ -284,7 +334,7 @@ def test_what_is_no_model(tmp_path: Path) -> None:
 
 
 def test_importing_the_package_does_not_import_torch() -> None:
-    code = "import sys, lianlu; assert 'torch' not in sys.modules; lianlu.LLM; assert 'torch' in sys.modules; print(dir(lianlu))"
+    code = "import sys, lianlu; lianlu.Message; print(dir(lianlu)); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "LLM" in done.stdout
 
