@@ -6,6 +6,8 @@ in which they are written, and a keyword that is not supported is an error, not 
 limits; what they leave open is refused here: `multipleOf`, whose automaton has as many states as the number.
 
 Source: json_schema.md in the documentation of llguidance; JSON Schema 2020-12.
+Limits: numbers may have any number of digits. llguidance 1.9 lets a whole number through as its own exclusive bound if the other
+bound is less than 1 away, so such a bound is moved inwards a little.
 """
 
 from __future__ import annotations
@@ -21,6 +23,12 @@ MAX_MULTIPLE = 100_000
 MAX_CHECKS = 200
 MAX_FUEL = 400_000
 SPACE = r"[ \n\r\t]{1,40}"
+NUDGE = 1e-6
+_BOUNDS = (
+    ("exclusiveMinimum", "minimum", ("maximum", "exclusiveMaximum")),
+    ("exclusiveMaximum", "maximum", ("minimum", "exclusiveMinimum")),
+)
+_DATA = ("const", "enum", "default", "examples")
 _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 
 
@@ -30,7 +38,7 @@ def to_grammar(schema: Any) -> str:
 
     if not isinstance(schema, dict) and schema is not True:
         raise ValueError("a schema that allows anything is an object, or true")
-    text = "{}" if schema is True else json.dumps(schema, allow_nan=False)
+    text = "{}" if schema is True else json.dumps(with_safe_bounds(schema), allow_nan=False)
     return LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_pattern": SPACE})
 
 
@@ -75,6 +83,31 @@ def _complaint(schema: Any) -> str:
 
     limits = LLParserLimits(initial_lexer_fuel=MAX_FUEL, verbose_errors=False)
     return LLMatcher.validate_grammar(to_grammar(schema), limits=limits).removesuffix("<non-verbose/>").strip()
+
+
+def with_safe_bounds(value: Any) -> Any:
+    """A schema without exclusive bounds at whole numbers near the other bound; values that are data are left alone."""
+    if isinstance(value, list):
+        return [with_safe_bounds(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    made = {key: item if key in _DATA else with_safe_bounds(item) for key, item in value.items()}
+    for exclusive, inclusive, others in _BOUNDS:
+        bound, other = made.get(exclusive), next((made[key] for key in others if _is_number(made.get(key))), None)
+        if (
+            _is_number(bound)
+            and bound == int(bound)
+            and other is not None
+            and 0 < abs(other - bound) < 1
+            and inclusive not in made
+        ):
+            del made[exclusive]
+            made[inclusive] = bound + math.copysign(min(NUDGE, abs(other - bound) / 2), other - bound)
+    return made
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _multiples(value: Any) -> Iterator[int]:

@@ -73,7 +73,10 @@ def tool_grammar(tools: Sequence[ToolSpec], choice: str, parallel: bool, dialect
     chosen = _chosen(tools, choice)
     tag = partial(_tag, specials)
     more = "(SPACE? first rest)* SPACE?" if parallel else ""
-    rules = [_TERMINALS, *_tools(chosen, dialect)]
+    try:
+        rules = [_TERMINALS, *_tools(chosen, dialect)]
+    except RecursionError as error:
+        raise RequestError("the parameters of the tools are nested too deeply", hint="make them flatter") from error
     if dialect.opening:
         rules += _tagged(dialect, tag, _code_tool(tools) in chosen)
         begin = f"SPACE? first rest {more}"
@@ -192,7 +195,7 @@ def _arguments(tool: ToolSpec) -> str:
 @lru_cache(maxsize=1024)
 def _supported(name: str, text: str) -> str:
     """A schema that llguidance supports: the given one, as much of it as is understood, or any object."""
-    schema: dict[str, Any] = json.loads(text)
+    schema: dict[str, Any] = json_schema.with_safe_bounds(json.loads(text))
     options: dict[str, Any] = {"whitespace_pattern": json_schema.SPACE}
     strict = {**schema, "x-guidance": options}
     message = json_schema.complaint(strict)

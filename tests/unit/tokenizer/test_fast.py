@@ -59,3 +59,23 @@ def test_the_ids_before_a_reply_are_those_it_is_generated_from(prefixed: Tokeniz
     whole, prompt = prefixed.render(TALK), prefixed.render(TALK[:3], reply=True)
     assert whole.ids[: len(prompt.ids)] == prompt.ids
     assert whole.mask[len(prompt.ids)]
+
+
+def test_the_contents_of_tokens_make_the_text(prefixed: Tokenizer) -> None:
+    contents = prefixed.contents()
+    assert [contents[index] for index in prefixed.backend.specials.values()] == [None] * 3
+    for text in ("the fox", "again  and again", " it's you"):
+        within = prefixed.encode_within(text)
+        assert b"".join(contents[index] or b"?" for index in within).decode() == text
+        assert prefixed.backend.encode_runs([("the", False), (text, False)])[1] == within
+    assert prefixed.backend.content(10_000) is None
+
+
+def test_bytes_of_a_vocabulary_that_falls_back_to_them() -> None:
+    tokens = ["<unk>", "<0xE4>", "<0xBD>", "<0xA0>", "\u2581", "a", "<0xZZ>"]
+    library = Library(models.BPE(vocab={token: index for index, token in enumerate(tokens)}, merges=[], byte_fallback=True))
+    steps = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    library.decoder = decoders.Sequence(steps)
+    library.add_special_tokens([AddedToken("<unk>", special=True)])
+    found = Tokenizer(Loaded("test", FastBackend(library))).contents()
+    assert found == [None, b"\xe4", b"\xbd", b"\xa0", b" ", b"a", b"<0xZZ>"]

@@ -97,3 +97,14 @@ def test_ids_out_of_range_are_left_out(prefixed: spm.SentencePieceBackend) -> No
 def test_a_damaged_model_is_named() -> None:
     with pytest.raises(DataError, match=r"x/tokenizer\.model"):
         spm.SentencePieceBackend(b"\x00garbage", {}, "x/tokenizer.model")
+
+
+def test_the_contents_of_tokens_make_the_text(internlm2_tokenizer: Tokenizer, prefixed: spm.SentencePieceBackend) -> None:
+    contents = internlm2_tokenizer.contents()
+    for name in ("<s>", "</s>", "<unk>", "<|plugin|>"):
+        assert contents[internlm2_tokenizer.token_id(name)] is None
+    for text in ("hello world", " \u4f60\u597d", "\U0001f600 \u00e9\n\t x  y", "\u2603"):
+        assert b"".join(contents[index] or b"?" for index in internlm2_tokenizer.encode_within(text)).decode() == text
+        later = prefixed.encode_runs([("a", False), (text, False)])[1]
+        assert b"".join(prefixed.content(index) or b"?" for index in later).decode() == text
+    assert prefixed.content(-1) is prefixed.content(10_000) is None

@@ -251,6 +251,14 @@ def test_choices(tokenizer: Tokenizer) -> None:
             tokenizer.tool_constraint(tools, choice)
 
 
+def test_parameters_nested_too_deeply_are_a_request_error(tokenizer: Tokenizer) -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(5000):
+        deep = {"items": deep}
+    with pytest.raises(RequestError, match="deeply"):
+        tokenizer.tool_constraint([ToolSpec(name="f", parameters=deep)])
+
+
 def test_a_tokenizer_without_a_way_to_show_tools_cannot_offer_them(byte_level_without_chat: Tokenizer) -> None:
     with pytest.raises(RequestError, match="chat template"):
         byte_level_without_chat.tool_constraint(TOOLS)
