@@ -69,6 +69,11 @@ def describe_device() -> str:
 def release_memory() -> None:
     """Give memory that is no longer used back to the system, so that one step does not carry the weight of the last."""
     gc.collect()
+    trim_memory()
+
+
+def trim_memory() -> None:
+    """Give memory that was freed already back to the system: cheap, but nothing is searched for what could be freed."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 

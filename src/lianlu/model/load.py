@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lianlu.core import machine
 from lianlu.core.errors import ConfigError, DataError
 from lianlu.formats import gguf
 from lianlu.formats.checkpoint import Tensors, read_json
@@ -91,6 +92,9 @@ def load_model(
         made = _quantised(name, tensor, quant) if quant and name in rounded else [(name, _cast(name, tensor, dtype))]
         state.update((own, part.to(device)) for own, part in made)
         del tensor, made
+        if name in rounded:
+            # full-width tensors that came and went leave holes between the small ones that stay
+            machine.trim_memory()
     model.load_state_dict(state, assign=True)
     return model
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from lianlu.core import machine
 from lianlu.kernels.int4 import PackedInt4, can_pack_int4
 from lianlu.kernels.int8 import PackedInt8, can_pack_int8
 from lianlu.kernels.linear import PackedWeight, can_pack
@@ -43,6 +44,7 @@ def pack_linears(model: Decoder) -> None:
         packed = _packed(model.get_submodule(name))
         if packed is not None:
             setattr(model.get_submodule(owner), attribute, packed)
+            machine.trim_memory()
     if can_pack(model.embed_tokens.weight):
         model.packed_head = PackedWeight(model.head_weight())
 
