@@ -54,7 +54,7 @@ class Sampling:
 class ChatRequest:
     """Continue a conversation; the reply is an assistant message.
 
-    `tool_choice`: "auto", "required" (at least one call), "none", or the name of the tool to call.
+    `tool_choice`: "auto", "required" (at least one call), "none", or the name of the tool to call (once).
     """
 
     messages: Sequence[Message]

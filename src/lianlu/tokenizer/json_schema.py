@@ -16,7 +16,7 @@ import json
 import math
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, TypeGuard
 
 MAX_MULTIPLE = 100_000
 """Largest least common multiple of all `multipleOf`, their decimal points left out."""
@@ -106,7 +106,7 @@ def with_safe_bounds(value: Any) -> Any:
     return made
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

@@ -106,8 +106,8 @@ class Tokenizer:
         """A Lark grammar (of llguidance) for replies whose tool calls are well formed, as the chat template shows them.
 
         `choice`: "auto" for text or calls, "required" for at least one call, "none" for no constraint (such a reply is not to
-        be parsed for calls), or the name of the tool to call. Without `parallel` there is at most one call. None: nothing to
-        enforce. Raises: RequestError for a choice that the tools do not allow, or without a chat template.
+        be parsed for calls), or the name of the tool to call, once. Without `parallel` there is at most one call. None: nothing
+        to enforce. Raises: RequestError for a choice that the tools do not allow, or without a chat template.
         """
         if choice == "none" or (choice == "auto" and not tools):
             return None

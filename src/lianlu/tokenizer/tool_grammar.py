@@ -40,6 +40,8 @@ _TERMINALS = rf"""ANY: /(.|\n)*/
 SPACE: /[ \n\r\t]{{1,20}}/
 NAME: /{_GAP}\{{{_GAP}"name"{_GAP}:{_GAP}/
 END: /{_GAP}\}}{_GAP}/"""
+# choices that leave it to the model what and how often to call
+_FREE = ("auto", "required")
 # keywords that say themselves which further properties there may be
 _OPEN_ENDED = frozenset({"additionalProperties", "patternProperties", "unevaluatedProperties", "$ref", "allOf", "anyOf", "oneOf"})
 
@@ -72,7 +74,7 @@ def tool_grammar(tools: Sequence[ToolSpec], choice: str, parallel: bool, dialect
     """
     chosen = _chosen(tools, choice)
     tag = partial(_tag, specials)
-    more = "(SPACE? first rest)* SPACE?" if parallel else ""
+    more = "(SPACE? first rest)* SPACE?" if parallel and choice in _FREE else ""
     try:
         rules = [_TERMINALS, *_tools(chosen, dialect)]
     except RecursionError as error:
@@ -93,7 +95,7 @@ def _chosen(tools: Sequence[ToolSpec], choice: str) -> list[ToolSpec]:
     by_name = {tool.name: tool for tool in reversed(tools)}
     if not tools:
         raise RequestError(f"tool_choice is {choice!r}, but there are no tools", hint="offer tools, or choose auto")
-    if choice in ("auto", "required"):
+    if choice in _FREE:
         return [tool for tool in tools if by_name[tool.name] is tool]
     if choice not in by_name:
         hint = f"it has to be auto, required, none or one of: {', '.join(by_name)}"
