@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lianlu.formats.messages import ToolSpec
@@ -64,6 +64,7 @@ json_objects = st.dictionaries(
 called = st.tuples(st.sampled_from(["add", 'a"b', "sub"]), json_objects, st.sampled_from([hermes, internlm]))
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.sampled_from(["", "Let me see.", "a < b "]), st.lists(called, max_size=3), st.data())
 def test_well_formed_calls_are_read_whatever_the_cuts(text: str, calls: list[Any], data: st.DataObject) -> None:
     """The same for any way in which the text comes, and as the forgiving reading of the whole has it."""

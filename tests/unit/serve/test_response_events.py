@@ -6,7 +6,7 @@ import json
 from itertools import pairwise
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lianlu.client.base import TokenLogprob
@@ -43,6 +43,7 @@ def plain(items: list[dict[str, Any]]) -> list[Any]:
     return [{key: value for key, value in item.items() if key not in ("id", "call_id")} for item in items]
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.text(max_size=6), st.integers(0, 2), st.lists(st.integers(0, 200), max_size=6), st.booleans())
 def test_the_items_are_the_same_however_the_text_comes(text: str, num_calls: int, cuts: list[int], sure: bool) -> None:
     whole = text + CALL * num_calls

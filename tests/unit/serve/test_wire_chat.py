@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lianlu.formats.messages import Message, ToolCall, ToolSpec
@@ -134,6 +134,7 @@ json_values = st.recursive(
 )
 
 
+@settings(max_examples=60, deadline=None)
 @given(json_values)
 def test_any_choice_is_a_choice_or_an_error_that_names_it(choice: Any) -> None:
     error, use = None, ToolUse()

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lianlu.client.base import Constraint
@@ -96,19 +96,19 @@ def test_a_wrong_item_is_named(item: dict[str, Any], said: str) -> None:
     assert (caught.value.param, caught.value.status) == ("input", 400)
 
 
+keys = ["type", "role", "content", "call_id", "name", "arguments", "output"]
 json_values = st.recursive(
     st.none() | st.integers() | st.sampled_from(["user", "message", "function_call", "function_call_output", "input_text", "{}"]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(st.sampled_from(["type", "role", "content", "text", "call_id", "name", "arguments", "output"]), inner)
     ),
-    max_leaves=12,
+    max_leaves=5,
 )
 
 
-@given(
-    st.lists(st.dictionaries(st.sampled_from(["type", "role", "content", "call_id", "name", "arguments", "output"]), json_values))
-)
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.dictionaries(st.sampled_from(keys), json_values, max_size=5), max_size=3))
 def test_any_items_are_messages_or_an_error_that_names_the_input(items: list[dict[str, Any]]) -> None:
     error = None
     try:

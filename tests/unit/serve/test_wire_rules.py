@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lianlu.client.base import Constraint
@@ -127,6 +127,7 @@ def test_of_several_texts_the_expression_takes_those_and_no_other(texts: list[st
     assert (pattern.fullmatch(other) is not None) == (other in texts)
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=6), min_size=1, max_size=3))
 def test_the_engine_s_library_reads_the_expression(texts: list[str]) -> None:
     from llguidance import LLMatcher
