@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 import threading
@@ -442,6 +443,42 @@ def test_sleep_and_wake(served: str, soon_idle: Idle) -> None:
             recite(client)
         assert post(served, "/wake_up").json()["is_sleeping"] is False
         assert recite(client).choices[0].text == "zabcd"
+
+
+def test_a_sleeping_model_can_be_unloaded_and_one_whose_files_changed_sleeps_on(
+    served: str, reciter: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(reciter, folder)
+    assert post(served, "/admin/models/load", name="copy", path=str(folder)).status_code == 200
+    assert post(served, "/sleep?model=copy").status_code == 200
+    assert httpx.get(f"{served}/health").json()["models"] == {"reciter": "ready", "copy": "asleep"}
+    assert httpx.get(f"{served}/ready").status_code == 200
+    (folder / "config.json").write_text((folder / "config.json").read_text() + " ")
+    refused = post(served, "/wake_up?model=copy")
+    assert refused.status_code == 400
+    assert "is not what it was" in refused.json()["error"]["message"]
+    with client_of(served) as client, pytest.raises(openai.InternalServerError, match="asleep"):
+        recite(client, model="copy")
+    assert post(served, "/v1/load_lora_adapter", lora_name="x", lora_path="/", base_model_name="copy").status_code == 503
+    assert post(served, "/admin/models/unload", name="copy").status_code == 200
+    assert httpx.get(f"{served}/health").json()["models"] == {"reciter": "ready"}
+
+
+def test_a_model_and_an_adapter_of_one_name(reciter: Path) -> None:
+    with pytest.raises(ConfigError, match="both named"), running_server(reciter, name="a", adapters={"a": reciter}):
+        pass
+
+
+def test_grpc_beside_rest(reciter: Path) -> None:
+    """The same keys and the same books on a second port; its own tests are elsewhere."""
+    grpc = pytest.importorskip("grpc")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with running_server(reciter, name="reciter", grpc_port=port, api_key="k") as url:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            grpc.channel_ready_future(channel).result(timeout=10)
+        assert httpx.get(f"{url}/ready").status_code == 200
 
 
 def test_sessions_are_listed_and_deleted(served: str) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from lianlu.core import console
+from lianlu.core.errors import ConfigError
 from lianlu.engine.background import BackgroundEngine
 from lianlu.serve.config import ServeConfig
 from lianlu.serve.loading import in_thread
@@ -34,11 +35,13 @@ class Server:
     """One server: its socket, its service, and its way from loading over ready to drained."""
 
     def __init__(self, model: Path, config: ServeConfig, listener: socket.socket) -> None:
-        """Raises: ConfigError for keys or a certificate that cannot be used."""
+        """Raises: ConfigError for keys, names or a certificate that cannot be used."""
         if config.tls_cert is not None and config.tls_key is not None:
             check_certificate(config.tls_cert, config.tls_key)
         self._model, self._config, self._listener = model, config, listener
         served = Served(config.name or model.name, model)
+        if served.name in config.adapters:
+            raise ConfigError(f"the model and an adapter are both named {served.name!r}", hint="choose another name for one")
         self.service = Service({served.name: served}, config.limits(), config.keys(), config.engine)
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
         scheme = "https" if config.tls_cert else "http"
