@@ -82,6 +82,7 @@ class Server:
         lines = [
             f"ready: {self.url}/v1 serves {served.name!r}",
             f"  {how.replace('none weights', 'plain weights')}, context {fields['context_length']:,} tokens",
+            f"  chat page: {self.url}/",
         ]
         if self.service.adapters:
             lines.append(f"  adapters: {', '.join(self.service.adapters)}")

@@ -6,6 +6,8 @@ The scripted API says what a test wrote, at the pace the test wants, and keeps w
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import importlib
 import json
 import shutil
 import socket
@@ -24,7 +26,9 @@ from starlette.routing import Route
 from lianlu.serve import page as served_page
 from lianlu.serve.service import Service
 
-playwright_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+playwright_api: Any = None
+with contextlib.suppress(ImportError):
+    playwright_api = importlib.import_module("playwright.sync_api")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 MODELS = [{"id": "small", "context_length": 2048, "state": "ready"}, {"id": "law", "parent": "small", "context_length": 2048}]
@@ -96,9 +100,11 @@ def api() -> Iterator[tuple[Script, str]]:
         thread.join()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """One headless Chromium for all tests."""
+    """One headless Chromium for the tests of a file; while it runs, asyncio.run is not to be had in this thread."""
+    if playwright_api is None:
+        pytest.skip("needs playwright: pip install playwright")
     if CHROMIUM is None:
         pytest.skip("needs Chromium: apt-get install chromium")
     with playwright_api.sync_playwright() as playwright:

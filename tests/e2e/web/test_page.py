@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lianlu.serve.main import running_server
+from lianlu.tokenizer.tokenizer import Tokenizer
 
 from .conftest import Script, Visit, opened, playwright_api
 
@@ -249,6 +251,24 @@ def test_the_real_server(browser: Any, url: str) -> None:
     visit.open("#max_tokens").fill("2")
     assert visit.ask("Once more") == "Let me"
     assert "cut off" in visit.page.locator("article.assistant .stats").nth(1).inner_text()
+    assert visit.troubles == []
+    context.close()
+
+
+def test_stop_ends_the_work_of_the_real_server(browser: Any, url: str, reciter: Path, soon_idle: Callable[[str], bool]) -> None:
+    end_token = Tokenizer.load(reciter).token_id("<|im_end|>")
+
+    def never_ending(route: Any) -> None:
+        route.continue_(post_data=json.dumps(route.request.post_data_json | {"logit_bias": {str(end_token): -100}}))
+
+    context, visit = opened(browser, url)
+    visit.page.route("**/v1/chat/completions", never_ending)
+    visit.say("Go on and on")
+    playwright_api.expect(visit.reply()).to_contain_text("Let me add.")
+    visit.page.keyboard.press("Escape")
+    visit.settle()
+    assert soon_idle(url)
+    assert "stopped" in visit.page.locator("article.assistant .stats").inner_text()
     assert visit.troubles == []
     context.close()
 
