@@ -39,7 +39,7 @@ def prompts_in(given: Any) -> tuple[bool, Sequence[Prompt]]:
     return is_one, [given] if is_one else given
 
 
-def as_messages(conversation: Conversation) -> list[Message]:
+def as_messages(conversation: Conversation | str) -> list[Message]:
     """A conversation as messages. Raises: RequestError that says which turn is wrong."""
     if isinstance(conversation, str) or not conversation:
         raise RequestError(f"a conversation is {conversation!r}", hint=f"{_TURN} for each turn, in a list")
