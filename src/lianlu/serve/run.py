@@ -10,17 +10,18 @@ from lianlu.engine.background import BackgroundEngine, Handle
 from lianlu.engine.sequence import Event, Request
 from lianlu.serve.failures import ApiError
 
-Note = Callable[[Event], None]
+Note = Callable[[int, Event], None]
+"""Told the number of a sequence and its last event."""
 
 
-def forget(_event: Event) -> None:
+def forget(_index: int, _event: Event) -> None:
     """The note of a run that nobody keeps books on."""
 
 
 class Run:
     """The sequences of one HTTP request, submitted all or none. Raises: RequestError when one is refused.
 
-    `note` is told the last event of each sequence once, also of those that were given up.
+    `note` is told of the end of each sequence once, also of those that were given up.
     """
 
     def __init__(self, engine: BackgroundEngine, requests: Sequence[Request], note: Note = forget) -> None:
@@ -42,11 +43,11 @@ class Run:
             self.handles[index].cancel()
         with contextlib.suppress(RuntimeError):
             loop = asyncio.get_running_loop()
-            self._seeing_off += [loop.create_task(self._see_off(self.handles[index])) for index in self._open]
+            self._seeing_off += [loop.create_task(self._see_off(index)) for index in self._open]
         self._open.clear()
 
-    async def _see_off(self, handle: Handle) -> None:
-        self._note(await handle.aresult())
+    async def _see_off(self, index: int) -> None:
+        self._note(index, await self.handles[index].aresult())
 
     async def results(self) -> list[Event]:
         """Each sequence's whole news, in order. Raises: the error of the first one that failed."""
@@ -85,7 +86,7 @@ class Run:
     def _ended(self, index: int, event: Event | BaseException) -> None:
         if isinstance(event, Event) and event.finish_reason is not None and index in self._open:
             self._open.discard(index)
-            self._note(event)
+            self._note(index, event)
 
 
 async def _pump(index: int, handle: Handle, put: Callable[[tuple[int, Event | BaseException]], None]) -> None:

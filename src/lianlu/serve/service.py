@@ -122,13 +122,18 @@ class Service:
         """Submit the sequences of one request, for `caller` and with the route's adapter. Raises: RequestError, all or none."""
         marked = [replace(request, adapter=route.adapter, salt=caller.salt) for request in requests]
         stats = route.engine.stats()
-        run = Run(route.engine, marked, lambda event: self.note(route, caller, job_id, event))
+        # choices of one prompt share its computation, so it is charged once
+        shared = [index > 0 and request.prompt == marked[index - 1].prompt for index, request in enumerate(marked)]
+        run = Run(route.engine, marked, lambda index, event: self.note(route, caller, job_id, event, shared[index]))
         self.recent.begin(Entry(job_id, route.name, caller.name, len(marked), stats.num_running + stats.num_queued))
         return run
 
-    def note(self, route: Route, caller: Caller, job_id: str, event: Event) -> None:
-        """Keep books on a sequence that has ended; called once for each, with its last event."""
-        caller.charge(event.prompt_tokens + event.completion_tokens)
+    def note(self, route: Route, caller: Caller, job_id: str, event: Event, shares_prompt: bool = False) -> None:
+        """Keep books on a sequence that has ended; called once for each, with its last event.
+
+        `shares_prompt`: its prompt's tokens are charged to another sequence.
+        """
+        caller.charge(event.completion_tokens + (0 if shares_prompt else event.prompt_tokens))
         self.metrics.ended(route.label, event)
         self.recent.ended(job_id, event)
 

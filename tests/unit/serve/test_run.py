@@ -58,9 +58,9 @@ def test_a_request_that_was_given_up_is_503() -> None:
 @pytest.mark.parametrize("count", [1, 2])
 def test_every_end_is_noted_once(fake_engine: Any, count: int) -> None:
     noted: list[Event] = []
-    collect(Run(fake_engine, [REQUEST] * count, noted.append))
+    collect(Run(fake_engine, [REQUEST] * count, lambda _index, event: noted.append(event)))
     assert [event.finish_reason for event in noted] == ["stop"] * count
-    asyncio.run(Run(fake_engine, [REQUEST] * count, noted.append).results())
+    asyncio.run(Run(fake_engine, [REQUEST] * count, lambda _index, event: noted.append(event)).results())
     assert len(noted) == 2 * count
 
 
@@ -69,7 +69,7 @@ def test_what_is_given_up_is_noted_too(fake_engine: Any) -> None:
     noted: list[Event] = []
 
     async def give_up() -> None:
-        run = Run(fake_engine, [REQUEST] * 2, noted.append)
+        run = Run(fake_engine, [REQUEST] * 2, lambda _index, event: noted.append(event))
         run.cancel()
         run.cancel()
         await asyncio.sleep(0.05)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lianlu.client.base import Sampling
+from lianlu.core.errors import RequestError
+from lianlu.engine.config import EngineConfig
+from lianlu.engine.engine import Stats
 from lianlu.engine.sequence import Request
 from lianlu.serve.failures import ApiError
 from lianlu.serve.keys import Caller
@@ -65,3 +69,30 @@ def test_requests_carry_adapter_and_salt(serving: Any, fake_engine: Any) -> None
     caller = Caller("k", salt="s")
     service.run(service.route("a", caller), caller, "cmpl-1", [REQUEST])
     assert (fake_engine.seen[0].adapter, fake_engine.seen[0].salt) == ("a", "s")
+
+
+def test_choices_of_one_prompt_are_charged_for_it_once(serving: Any) -> None:
+    service = serving(name="m")
+    charged: list[int] = []
+    caller = Caller("k")
+    caller.charge = charged.append  # type: ignore[method-assign]
+    other = Request((3,), Sampling())
+
+    async def ask() -> None:
+        await service.run(service.route("m", caller), caller, "cmpl-1", [REQUEST, REQUEST, other, other]).results()
+
+    asyncio.run(ask())
+    assert charged == [7, 5, 6, 5]
+
+
+def test_what_would_be_refused_is_refused_before_its_prompt_is_read(serving: Any, fake_engine: Any) -> None:
+    service = serving(name="m")
+    route = service.route("m", ANYONE)
+    service.check_room(route)
+    fake_engine.engine.config = EngineConfig(max_running=1, max_queued=2)
+    fake_engine.stats = lambda: Stats(num_running=1, num_queued=1)
+    service.check_room(route)
+    fake_engine.stats = lambda: Stats(num_running=1, num_queued=2)
+    with pytest.raises(RequestError) as caught:
+        service.check_room(route)
+    assert caught.value.status == 429
