@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -161,16 +163,14 @@ def test_cancelled_tasks_cancel_their_requests(llm: LLM) -> None:
     assert llm.generate("still there", **SHORT).completion_tokens == 6
 
 
-def test_an_interrupt_leaves_the_model_of_use(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lianlu.engine.background import Handle
-
-    def interrupted(_self: Handle) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Handle, "result", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            llm.generate(["x"] * 20, max_tokens=1500, ignore_eos=True)
+def test_ctrl_c_leaves_the_model_of_use(llm: LLM) -> None:
+    here = threading.main_thread().ident
+    assert here is not None
+    pressed = threading.Timer(0.3, signal.pthread_kill, (here, signal.SIGINT))
+    pressed.start()
+    with pytest.raises(KeyboardInterrupt):
+        llm.generate(["x"] * 60, max_tokens=1800, ignore_eos=True)
+    pressed.join()
     assert is_idle(llm)
     assert llm.generate("still there", **SHORT).completion_tokens == 6
 
