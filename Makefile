@@ -1,12 +1,14 @@
 # make run   the whole chain on this machine (recipes/tiny.toml)
 # make test  checks and all tests
 # make check formatting, lint, types, floors, sizes
+# make bench beside transformers, llama.cpp (built once, ten minutes) and datatrove; make soak: an hour of traffic
 
 PYTHON ?= python3
 RUN  := .venv
 TEST := .venv-test
+LLAMA := .venv-llama
 
-.PHONY: run test check fast bench clean
+.PHONY: run test check fast bench soak clean
 
 run: $(RUN)/.ready
 	$(RUN)/bin/lianlu run recipes/tiny.toml
@@ -26,14 +28,21 @@ check: $(TEST)/.ready
 	$(TEST)/bin/lint-imports
 	$(TEST)/bin/python scripts/size.py
 
-bench: $(TEST)/.ready
-	for script in cold_start engine train data; do $(TEST)/bin/python bench/$$script.py || exit 1; done
+bench: $(TEST)/.ready $(LLAMA)/.ready
+	for script in cold_start train data serving; do $(TEST)/bin/python bench/$$script.py || exit 1; done
+	for precision in float32 bfloat16 int8 int4; do $(TEST)/bin/python bench/engine.py --precision $$precision || exit 1; done
+
+soak: $(TEST)/.ready
+	$(TEST)/bin/python bench/soak.py
 
 $(RUN)/.ready: pyproject.toml scripts/setup.sh
 	PYTHON=$(PYTHON) sh scripts/setup.sh $(RUN) .
 
 $(TEST)/.ready: pyproject.toml scripts/setup.sh
-	PYTHON=$(PYTHON) sh scripts/setup.sh $(TEST) '.[dev]'
+	PYTHON=$(PYTHON) sh scripts/setup.sh $(TEST) '.[dev]' chromium
+
+$(LLAMA)/.ready: bench/peers/llama.sh
+	PYTHON=$(PYTHON) sh bench/peers/llama.sh $(LLAMA)
 
 clean:
-	rm -rf $(RUN) $(TEST)
+	rm -rf $(RUN) $(TEST) $(LLAMA)

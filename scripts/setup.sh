@@ -1,9 +1,11 @@
 #!/bin/sh
-# Set up a virtual environment with lianlu in it: setup.sh FOLDER REQUIREMENT
-# Debian packages that are missing (bubblewrap for the sandbox, venv support) are installed where that is allowed.
+# Set up a virtual environment with lianlu in it: setup.sh FOLDER REQUIREMENT [PROGRAM...]
+# Debian packages that are missing (bubblewrap for the sandbox, venv support, programs that tests drive) are installed where
+# that is allowed.
 set -eu
 folder=$1
 requirement=$2
+shift 2
 python=${PYTHON:-python3}
 
 debian() {
@@ -20,6 +22,7 @@ debian() {
 }
 
 command -v bwrap >/dev/null || debian bubblewrap
+for program in "$@"; do command -v "$program" >/dev/null || debian "$program"; done
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
     echo "setup: $python is older than 3.11; set PYTHON to a newer one" >&2
     exit 2

@@ -150,7 +150,7 @@ def test_under_a_grammar_calls_are_streamed_as_they_are_written(ask: Ask, fake_e
         for call in event["choices"][0]["delta"].get("tool_calls", [])
     ]
     assert pieces[0]["function"] == {"name": "add", "arguments": ""}
-    assert [piece["function"]["arguments"] for piece in pieces[1:]] == ['{', '"x": 1}']
+    assert [piece["function"]["arguments"] for piece in pieces[1:]] == ["{", '"x": 1}']
     assert fake_engine.seen[0].sampling.constraint == fake_engine.tool_rule
 
 
