@@ -70,7 +70,7 @@ class Engine:
         self.tokenizer = tokenizer
         size = self.config.block_size
         longest = longest_sequence(model.config, self.config)
-        num_blocks = blocks_held(model, self.config)
+        num_blocks = blocks_held(model, self.config, draft)
         self.pool = BlockPool(num_blocks, size)
         self.max_batch_tokens = max(self.config.max_batch_tokens, self.config.max_running)
         self.adapters = Adapters(model, lambda: (live.sequence.request.adapter for live in self._live.values()))

@@ -58,26 +58,29 @@ def trained_length(config: ModelConfig) -> int:
             return trained
 
 
-def blocks_held(model: Decoder, config: EngineConfig) -> int:
-    """Blocks of keys and values, enough for one sequence of `config.context`.
+def blocks_held(model: Decoder, config: EngineConfig, draft: Decoder | None = None) -> int:
+    """Blocks of keys and values, enough for one sequence of `config.context`; a draft model has its own in each block.
 
     Raises: ConfigError if memory does not hold them, or not even one block.
     """
     size, context = config.block_size, config.context or 0
-    held = pool_tokens(model, config.max_tokens, config.kv, context)
+    held = pool_tokens(model, config.max_tokens, config.kv, context, draft)
     if held < size:
         raise ConfigError(f"there is no room for a block of {size} tokens", hint="raise max_tokens or free some memory")
     return max(held // size, -(-context // size))
 
 
-def pool_tokens(model: Decoder, max_tokens: int | None, kv: CodecName = "auto", context: int = 0) -> int:
+def pool_tokens(
+    model: Decoder, max_tokens: int | None, kv: CodecName = "auto", context: int = 0, draft: Decoder | None = None
+) -> int:
     """Tokens whose keys and values are held: as asked, else as many as a share of the memory takes, up to a cap.
 
     `context` tokens, one longest sequence, are held in any case. Raises: ConfigError if memory does not hold that, or if
     `max_tokens` is less.
     """
     total, free = _memory(next(model.parameters()).device)
-    per_token = kv_bytes_per_token(model, kv)
+    models = [model] if draft is None else [model, draft]
+    per_token = _bytes_per_token(models, kv)
     if max_tokens is not None and max_tokens < context:
         hint = "raise max_tokens, or lower context"
         raise ConfigError(f"max_tokens {max_tokens} does not hold one sequence of context {context}", hint=hint)
@@ -86,7 +89,7 @@ def pool_tokens(model: Decoder, max_tokens: int | None, kv: CodecName = "auto", 
     if tokens * per_token > free:
         raise ConfigError(
             f"keys and values of {tokens} tokens take {format_bytes(tokens * per_token)}, there are {format_bytes(free)}",
-            hint=f"{_what_fits(model, kv, free)}; lower {'context' if max_tokens is None else 'max_tokens'}, or set kv",
+            hint=f"{_what_fits(models, kv, free)}; lower {'context' if max_tokens is None else 'max_tokens'}, or set kv",
         )
     return tokens
 
@@ -99,13 +102,17 @@ def _memory(device: torch.device) -> tuple[int, int]:
     return machine.memory_bytes(), machine.available_bytes()
 
 
-def _what_fits(model: Decoder, kv: CodecName, free: int) -> str:
+def _bytes_per_token(models: Sequence[Decoder], kv: CodecName) -> int:
+    return sum(kv_bytes_per_token(model, kv) for model in models)
+
+
+def _what_fits(models: Sequence[Decoder], kv: CodecName, free: int) -> str:
     """How many tokens fit as things are, and with narrower keys and values."""
-    parts = [f"{free // kv_bytes_per_token(model, kv)} tokens fit"]
+    parts = [f"{free // _bytes_per_token(models, kv)} tokens fit"]
     narrow: tuple[CodecName, ...] = ("int8", "int4")
     for name in narrow[narrow.index(kv) + 1 if kv in narrow else 0 :]:
         with contextlib.suppress(ConfigError):
-            parts.append(f"{free // kv_bytes_per_token(model, name)} with kv = {name!r}")
+            parts.append(f"{free // _bytes_per_token(models, name)} with kv = {name!r}")
     return ", ".join(parts)
 
 

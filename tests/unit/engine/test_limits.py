@@ -61,6 +61,13 @@ def test_the_pool_is_a_share_of_memory_or_what_is_asked(lab: Any, monkeypatch: p
         blocks_held(lab.model, EngineConfig(block_size=32))
 
 
+def test_a_draft_model_takes_room_in_every_block(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    per_token = kv_bytes_per_token(lab.model)
+    memory(monkeypatch, 4000 * per_token, 3000 * per_token)
+    assert pool_tokens(lab.model, None, draft=lab.model) == 500
+    assert blocks_held(lab.model, EngineConfig(block_size=32), lab.model) == 500 // 32
+
+
 def test_what_memory_does_not_hold_is_refused_with_what_it_does(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     per_token = kv_bytes_per_token(lab.model)
     narrow = {name: 10_000 * per_token // kv_bytes_per_token(lab.model, name) for name in ("int8", "int4")}  # type: ignore[arg-type]
