@@ -12,8 +12,9 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import TypeVar
 
 from lianlu.core.errors import EngineError, RequestError
@@ -21,7 +22,32 @@ from lianlu.engine.engine import Engine, Stats
 from lianlu.engine.sequence import Event, Request
 
 T = TypeVar("T")
-Wake = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """How a waiting reader is woken: by `go`, called in its event loop if it has one."""
+
+    go: Callable[[], object]
+    loop: asyncio.AbstractEventLoop | None = None
+
+
+def wake_all(wakes: Iterable[Wake]) -> None:
+    """Wake readers; those of one event loop by one call, because each call to another thread's loop costs a system call."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[Callable[[], object]]] = {}
+    for wake in wakes:
+        if wake.loop is None:
+            wake.go()
+        else:
+            by_loop.setdefault(wake.loop, []).append(wake.go)
+    for loop, calls in by_loop.items():
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_each, calls)
+
+
+def _each(calls: Iterable[Callable[[], object]]) -> None:
+    for call in calls:
+        call()
 
 
 class Handle:
@@ -64,37 +90,32 @@ class Handle:
         """`result` for asyncio."""
         return await self._await(at_end=True)
 
-    def put(self, event: Event) -> None:
-        """Hand over an event; called by the engine thread."""
+    def put(self, event: Event) -> Wake | None:
+        """Hand over an event; who is to be woken now, if anybody. Called by the engine thread."""
         with self._lock:
             self._unread.append(event)
-            wake = None
-            if not self._only_at_end or event.finish_reason is not None:
-                wake, self._wake = self._wake, None
-        if wake is not None:
-            wake()
+            if self._only_at_end and event.finish_reason is None:
+                return None
+            wake, self._wake = self._wake, None
+            return wake
 
     def _wait(self, at_end: bool = False) -> Event:
         arrived = threading.Event()
-        while (event := self._take(arrived.set, at_end)) is None:
+        while (event := self._take(Wake(arrived.set), at_end)) is None:
             arrived.wait()
             arrived.clear()
         return event
 
     async def _await(self, at_end: bool = False) -> Event:
-        loop, arrived = asyncio.get_running_loop(), asyncio.Event()
-
-        def wake() -> None:
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(arrived.set)
-
+        arrived = asyncio.Event()
+        wake = Wake(arrived.set, asyncio.get_running_loop())
         while (event := self._take(wake, at_end)) is None:
             await arrived.wait()
             arrived.clear()
         return event
 
     def _take(self, wake: Wake, at_end: bool) -> Event | None:
-        """What is unread as one event; if that is nothing (or not yet the end), None, and `wake` is called when there is."""
+        """What is unread as one event; if that is nothing (or not yet the end), None, and `wake` is used when there is."""
         with self._lock:
             if self._unread and (not at_end or self._unread[-1].finish_reason is not None):
                 unread, self._unread = self._unread, []
@@ -220,16 +241,20 @@ class BackgroundEngine:
             events = self.engine.step()
         except Exception as error:
             events = self.engine.reset(error)
-        for event in events:
-            self._tell(event)
+        self._tell(events)
 
-    def _tell(self, event: Event) -> None:
-        """Pass an event on to its handle, and forget the handle with the last one."""
+    def _tell(self, events: Iterable[Event]) -> None:
+        """Pass events on to their handles, then wake those who wait for them."""
+        wakes = [self._pass_on(event) for event in events]
+        wake_all(wake for wake in wakes if wake is not None)
+
+    def _pass_on(self, event: Event) -> Wake | None:
+        """Put an event into its handle, and forget the handle with the last one."""
         handle = self._handles[event.request_id]
         if event.finish_reason is not None:
             del self._handles[event.request_id], self._ids[handle]
             self._close_one()
-        handle.put(event)
+        return handle.put(event)
 
     def _close_one(self) -> None:
         with self._changed:
@@ -245,7 +270,8 @@ class BackgroundEngine:
         except Exception as error:
             failure = error if isinstance(error, RequestError | EngineError) else EngineError(f"{type(error).__name__}: {error}")
             self._close_one()
-            handle.put(Event(-1, finish_reason="error", error=failure))
+            wake = handle.put(Event(-1, finish_reason="error", error=failure))
+            wake_all([wake] if wake else [])
             return
         self._handles[number], self._ids[handle] = handle, number
 
@@ -257,7 +283,7 @@ class BackgroundEngine:
         number = self._ids.get(handle)
         event = None if number is None else self.engine.cancel(number)
         if event is not None:
-            self._tell(event)
+            self._tell([event])
 
     def _cancel_all(self) -> None:
         for handle in list(self._ids):

@@ -79,7 +79,7 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     watch = asyncio.ensure_future(_disconnect(receive))
     try:
         await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
+        if task.done() and not task.cancelled():
             return task.result()
         raise ClientGoneError
     finally:
@@ -141,16 +141,45 @@ class EventStream(Response):
     async def _send_all(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         last = self._done
-        try:
-            async for batch in self._batches:
-                if batch:
-                    await _write(send, b"".join(map(event, batch)))
-        except ClientGoneError:
-            raise
-        except Exception as error:
-            log_failure(error, "a stream")
-            last = event(as_json(error)[1])
-        await _write(send, last, more=False)
+        with _Patience() as patience:
+            try:
+                async for batch in self._batches:
+                    if batch:
+                        await patience.write(send, b"".join(map(event, batch)))
+            except Exception as error:
+                log_failure(error, "a stream")
+                last = event(as_json(error)[1])
+            await patience.write(send, last, more=False)
+
+
+class _Patience:
+    """Gives the current task up when one of its writes takes longer than `SLOW_READER_S`.
+
+    One timer looks every now and then, because a time limit around each write costs more than the write.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._since_s: float | None = None
+
+    def __enter__(self) -> _Patience:
+        self._look()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    async def write(self, send: Send, body: bytes, more: bool = True) -> None:
+        """Send a part of the body; waits while the reader takes nothing."""
+        self._since_s = self._loop.time()
+        await send({"type": "http.response.body", "body": body, "more_body": more})
+        self._since_s = None
+
+    def _look(self) -> None:
+        self._timer = self._loop.call_later(SLOW_READER_S / 4, self._look)
+        if self._task is not None and self._since_s is not None and self._loop.time() - self._since_s > SLOW_READER_S:
+            self._task.cancel()
 
 
 def event(value: Json | bytes) -> bytes:
@@ -161,11 +190,3 @@ def event(value: Json | bytes) -> bytes:
 def as_bytes(value: Json) -> bytes:
     """A value as JSON in UTF-8; what has no UTF-8 becomes a question mark."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
-
-
-async def _write(send: Send, body: bytes, more: bool = True) -> None:
-    try:
-        async with asyncio.timeout(SLOW_READER_S):
-            await send({"type": "http.response.body", "body": body, "more_body": more})
-    except TimeoutError as error:
-        raise ClientGoneError from error
