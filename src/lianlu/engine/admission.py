@@ -88,11 +88,13 @@ class CostModel:
     def _place_s(self, load: Load) -> float:
         """Seconds until there is a place: the running ones leave at the rate at which replies end."""
         turns = load.num_waiting - load.num_free + 1
+        return max(turns, 0) * self.turn_s(load)
+
+    def turn_s(self, load: Load) -> float:
+        """Seconds from one of the running replies that ends to the next."""
         running = load.num_decoding
-        if turns <= 0 or not running:
-            return 0.0
         step_s = self.seconds(1, running, running * load.mean_keys)
-        return turns * self._mean_reply * step_s / running
+        return self._mean_reply * step_s / running if running else 0.0
 
 
 class Admission:
@@ -113,6 +115,12 @@ class Admission:
             num_free=scheduler.max_running - len(running),
             mean_keys=sum(decoding) / max(len(decoding), 1),
         )
+
+    def full(self, num_open: int) -> RequestError:
+        """The refusal of a request when no more may wait (429); it may be tried again when the next reply has ended."""
+        wait_s = self.cost.turn_s(self._load) if self.cost.is_fitted else None
+        text = f"{num_open} requests are running or waiting"
+        return RequestError(text, hint="try again later", status=429, retry_after_s=wait_s)
 
     def check(self, num_tokens: int, posted_tokens: int, deadline_s: float) -> None:
         """Raises: RequestError (429, with the time to wait) if `num_tokens` more to compute would come too late."""

@@ -151,7 +151,7 @@ class BackgroundEngine:
             if self._draining:
                 raise RequestError("the engine takes no new requests, it is stopping", hint="try again later", status=503)
             if self._num_open >= self._max_open:
-                raise RequestError(f"{self._num_open} requests are running or waiting", hint="try again later", status=429)
+                raise self.engine.admission.full(self._num_open)
             self._num_open += 1
             self._posted_tokens += len(request.prompt)
             self._post(lambda: self._begin(handle))

@@ -133,7 +133,7 @@ class Engine:
         """Queue a request; its id. Raises: RequestError (400: not possible, 429: too many are waiting)."""
         self.check(request)
         if len(self._live) >= self.config.max_running + self.config.max_queued:
-            raise RequestError(f"{len(self._live)} requests are running or waiting", hint="try again later", status=429)
+            raise self.admission.full(len(self._live))
         number, wanted = self._next_id, request.sampling
         self._next_id += 1
         self._prompt_tokens += len(request.prompt)

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from lianlu.core.config import Config
-from lianlu.core.errors import RequestError
 from lianlu.engine.background import BackgroundEngine
 from lianlu.engine.config import EngineConfig
 from lianlu.engine.engine import Stats
@@ -116,7 +115,7 @@ class Service:
         stats, config = route.engine.stats(), route.engine.engine.config
         num_open = stats.num_running + stats.num_queued
         if num_open >= config.max_running + config.max_queued:
-            raise RequestError(f"{num_open} requests are running or waiting", hint="try again later", status=429)
+            raise route.engine.engine.admission.full(num_open)
 
     def run(self, route: Route, caller: Caller, job_id: str, requests: Sequence[Request]) -> Run:
         """Submit the sequences of one request, for `caller` and with the route's adapter. Raises: RequestError, all or none."""

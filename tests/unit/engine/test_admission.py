@@ -73,6 +73,17 @@ def test_nothing_is_refused_before_it_is_known() -> None:
     assert caught.value.retry_after_s > 1
 
 
+def test_a_full_engine_says_when_to_come_back() -> None:
+    admission = Admission(max_batch_tokens=64)
+    assert admission.full(9).retry_after_s is None
+    for _ in range(MIN_STEPS):
+        admission.cost.learn(4, 400.0, 0.5)
+    admission._load = Load(num_decoding=4, num_free=0, mean_keys=100.0)
+    refusal = admission.full(9)
+    assert refusal.status == 429
+    assert refusal.retry_after_s == pytest.approx(64 * 0.5 / 4, rel=0.1)
+
+
 def test_an_engine_refuses_what_it_cannot_begin_in_time(lab: Any) -> None:
     config = EngineConfig(max_tokens=512, block_size=8, max_batch_tokens=16, max_running=2)
     background = BackgroundEngine(lab.engine(config))

@@ -15,6 +15,7 @@ import torch
 
 from lianlu.client.base import Constraint, TokenLogprob
 from lianlu.core.errors import LianluError, RequestError
+from lianlu.engine.admission import Admission
 from lianlu.engine.background import BackgroundEngine
 from lianlu.engine.config import EngineConfig
 from lianlu.engine.engine import Engine, Stats
@@ -88,6 +89,7 @@ class FakeEngine:
 
     def __init__(self, pieces: Sequence[str] = ("Hel", "lo"), finish: str = "stop", error: LianluError | None = None) -> None:
         self.engine = SimpleNamespace(
+            admission=Admission(max_batch_tokens=64),
             tokenizer=CharTokenizer(),
             model=SimpleNamespace(parameters=lambda: iter([SimpleNamespace(dtype="torch.float32")])),
             max_len=MAX_LEN,
