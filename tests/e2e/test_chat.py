@@ -47,6 +47,11 @@ class Terminal:
         seen, self._unread = self._unread[: found.end()], self._unread[found.end() :]
         return seen
 
+    def wait_for_prompt(self) -> None:
+        """Until the line editor has the terminal; a signal or a Ctrl-D that comes just before may be lost to it."""
+        self.wait_for("> ")
+        time.sleep(0.5)
+
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
@@ -71,12 +76,14 @@ def test_ctrl_c_stops_the_reply_but_not_the_chat(terminal: Terminal) -> None:
     terminal.process.send_signal(signal.SIGINT)
     shown = terminal.wait_for("stopped; the part is kept")
     assert len(re.findall("[a-z]", shown)) < 3000
+    terminal.wait_for_prompt()
     terminal.process.send_signal(signal.SIGINT)
     terminal.wait_for("Ctrl-D or /exit leaves")
     terminal.type("/set regex=[a-z]{5}\nonce more\n")
     terminal.wait_for(r"tokens, [\d.]+ tokens/s, first after [\d.]+ s")
     terminal.type("/stats\n")
     terminal.wait_for("in all: 2 replies")
+    terminal.wait_for_prompt()
     terminal.type("\x04")
     assert terminal.process.wait(30) == 0
 
