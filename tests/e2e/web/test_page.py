@@ -259,7 +259,8 @@ def test_stop_ends_the_work_of_the_real_server(browser: Any, url: str, reciter: 
     end_token = Tokenizer.load(reciter).token_id("<|im_end|>")
 
     def never_ending(route: Any) -> None:
-        route.continue_(post_data=json.dumps(route.request.post_data_json | {"logit_bias": {str(end_token): -100}}))
+        wanted = {"logit_bias": {str(end_token): -100}, "temperature": 0}
+        route.continue_(post_data=json.dumps(route.request.post_data_json | wanted))
 
     context, visit = opened(browser, url)
     visit.page.route("**/v1/chat/completions", never_ending)
