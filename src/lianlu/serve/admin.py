@@ -26,6 +26,7 @@ from lianlu.core.config import canonical, merge, validate
 from lianlu.core.errors import ConfigError
 from lianlu.engine.config import EngineConfig
 from lianlu.engine.sessions import Sessions
+from lianlu.model.pull import local_path
 from lianlu.serve import loading
 from lianlu.serve.exchange import json_response, read_body
 from lianlu.serve.failures import ApiError
@@ -39,7 +40,7 @@ B = TypeVar("B", bound=Strict)
 
 
 class LoadModel(Strict):
-    """Body of POST /admin/models/load."""
+    """Body of POST /admin/models/load; `path` may also be the name of a model that was pulled."""
 
     name: Text
     path: Text
@@ -82,7 +83,8 @@ async def _asked(service: Service, request: Request, cls: type[B]) -> B:
 def _model_routes(service: Service) -> list[Route]:
     async def load(request: Request) -> Response:
         body = await _asked(service, request, LoadModel)
-        await loading.load_model(service, body.name, Path(body.path), _engine_config(service, body.engine))
+        path = local_path(body.path) or Path(body.path)
+        await loading.load_model(service, body.name, path, _engine_config(service, body.engine))
         console.info(f"loaded {body.name!r} from {body.path!r}")
         return json_response(card(service, body.name))
 
