@@ -17,9 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, overload
-
-from typing_extensions import Unpack
+from typing import Any, Unpack, overload
 
 from lianlu.client.base import ChatRequest, ChatScoreRequest, Scored, ScoreRequest
 from lianlu.core.config import validate
