@@ -37,6 +37,7 @@ from lianlu.core import machine
 from lianlu.engine.config import EngineConfig
 from lianlu.engine.connect import open_engine
 from lianlu.engine.engine import Engine
+from lianlu.engine.runner import kv_bytes_per_token
 from lianlu.engine.sequence import Request
 from lianlu.model.config import num_parameters
 from lianlu.model.load import read_config
@@ -193,13 +194,15 @@ def rooflines(path: Path, precision: str, rates: dict[str, float]) -> dict[str, 
 
 
 def memory(engine: Engine) -> dict[str, float]:
-    """Bytes of keys and values for each token, and what a sequence of 1,024 tokens takes of the process's memory."""
+    """What a sequence of 1,024 tokens takes of the process's memory: eight of them, all held at once."""
     before = resident_bytes()
-    for ids in prompts(8, LONG, 77):
-        engine.submit(Request(tuple(ids), Sampling(max_tokens=1), ignore_eos=True))
-    while not engine.idle:
+    numbers = [engine.submit(Request(tuple(ids), Sampling(max_tokens=512), ignore_eos=True)) for ids in prompts(8, LONG, 77)]
+    while any(sequence.num_pending > 1 for sequence in engine.scheduler):
         engine.step()
-    return {"resident_bytes_per_1024_tokens": (resident_bytes() - before) / 8}
+    taken = (resident_bytes() - before) / len(numbers)
+    for number in numbers:
+        engine.cancel(number)
+    return {"resident_bytes_per_1024_tokens": taken, "counted_bytes_per_1024_tokens": LONG * kv_bytes_per_token(engine.model)}
 
 
 def main() -> None:
@@ -207,14 +210,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="tokens a second, lianlu beside transformers and llama.cpp")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", choices=tuple(PRECISIONS), default="float32")
+    parser.add_argument("--only-memory", action="store_true", help="measure the memory of sequences and nothing else")
     parser.add_argument("--llama", type=Path, default=HERE.parent / ".venv-llama", help="environment made by peers/llama.sh")
     options = parser.parse_args()
     torch.set_num_threads(THREADS)
     path = pull("smollm2-135m-instruct")
     config = EngineConfig.model_validate({**PRECISIONS[options.precision], "max_tokens": 16_384})
+    fresh = open_engine(path, config=config.model_copy(update={"prefix_cache": False}))
+    per_sequence = memory(fresh)
+    print(f"a sequence of 1,024 tokens takes {per_sequence['resident_bytes_per_1024_tokens'] / 2**20:.1f} MiB")
+    if options.only_memory:
+        keep(options.precision, {"memory": per_sequence})
+        return
     with ExitStack() as stack:
-        fresh = open_engine(path, config=config.model_copy(update={"prefix_cache": False}))
-        per_sequence = memory(fresh)
         sides: dict[str, Run] = {"lianlu": ours(fresh)}
         if options.precision in ("float32", "bfloat16"):
             dtype = getattr(torch, options.precision)
@@ -232,7 +240,6 @@ def main() -> None:
     again = prefix(open_engine(path, config=config), options.rounds)
     share = f"{again['hit_share']:.1%}"
     print(f"prefix of {PREFIX} tokens: cold {again['cold_s']:.2f} s, the same again {again['hit_s']:.3f} s ({share})")
-    print(f"a sequence of 1,024 tokens takes {per_sequence['resident_bytes_per_1024_tokens'] / 2**20:.1f} MiB")
     rounds = {"rounds": found, "prefix": again, "memory": per_sequence, "machine": rates}
     keep(options.precision, {"device": machine.describe_device(), "threads": THREADS, **rounds})
 
@@ -250,7 +257,7 @@ def report(precision: str, found: dict[str, dict[str, list[float]]], limits: dic
 def keep(precision: str, result: dict[str, Any]) -> None:
     """Put the figures of one precision into the results file."""
     known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
-    known[precision] = {"torch": torch.__version__, "transformers": transformers.__version__, **result}
+    known[precision] = known.get(precision, {}) | {"torch": torch.__version__, "transformers": transformers.__version__, **result}
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
 
