@@ -23,6 +23,7 @@ from lianlu.serve.failures import ApiError
 from lianlu.serve.models import Lora, Served
 from lianlu.serve.service import Service
 
+THREAD = "lianlu-load"
 T = TypeVar("T")
 MODEL_NAME = re.compile(r"[A-Za-z0-9][\w./:@-]{0,127}", re.ASCII)
 
@@ -153,5 +154,10 @@ def in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
         except BaseException as error:
             future.set_exception(error)
 
-    threading.Thread(target=body, name="lianlu-load", daemon=True).start()
+    threading.Thread(target=body, name=THREAD, daemon=True).start()
     return asyncio.wrap_future(future)
+
+
+def is_under_way() -> bool:
+    """Whether something is being loaded in this process."""
+    return any(thread.name == THREAD for thread in threading.enumerate())

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -20,6 +22,7 @@ from typing import Any
 from lianlu.core import console
 from lianlu.core.config import validate
 from lianlu.core.errors import ConfigError
+from lianlu.serve import loading
 from lianlu.serve.config import ServeConfig
 from lianlu.serve.server import Server
 
@@ -38,6 +41,15 @@ def serve(model: Path, **settings: Any) -> None:
         server = Server(model, config, listener)
         asyncio.run(server.run(on_ready=lambda: _tell_ready(server), signals=True))
     console.info("stopped")
+    if loading.is_under_way():
+        _leave_at_once()
+
+
+def _leave_at_once() -> None:
+    """End the process while a thread reads a model: it cannot be stopped, and Python's own end aborts under native code."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _tell_ready(server: Server) -> None:
