@@ -28,13 +28,12 @@ from lianlu.engine.sequence import Event, Request
 from lianlu.engine.sessions import Sessions, fingerprint
 from lianlu.model.decoder import Decoder
 
-CODECS = ("auto", "bfloat16", "int8", "int4")
-BLOCK = 8
+CODECS, BLOCK = ("auto", "bfloat16", "int8", "int4"), 8
 
 
 def config(folder: Path, **changes: object) -> EngineConfig:
-    fields = {"max_tokens": 512, "block_size": BLOCK, "max_batch_tokens": 64, "max_running": 4, "sessions": folder, **changes}
-    return EngineConfig.model_validate(fields)
+    fixed = {"max_tokens": 512, "block_size": BLOCK, "max_batch_tokens": 64, "max_running": 4}
+    return EngineConfig.model_validate({**fixed, "sessions": folder, **changes})
 
 
 def turn(prompt: Sequence[int], session: str = "talk", new: int = 12, **changes: str) -> Request:
