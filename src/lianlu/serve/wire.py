@@ -161,6 +161,33 @@ class StreamOptions(BaseModel):
     continuous_usage_stats: Literal[False] | None = None
 
 
+class Choices(Body):
+    """What requests for several answers share: how many, and what a stream of them ends with."""
+
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    best_of: Annotated[int, Field(ge=1)] | None = None
+    stream_options: StreamOptions | None = None
+
+    @model_validator(mode="after")
+    def _choices_agree(self) -> Choices:
+        if self.stream_options is not None and not self.stream:
+            raise ApiError("stream_options needs stream: true", param="stream_options")
+        if self.best_of not in (None, self.num_choices):
+            hint = "leave it out; n gives several answers to choose from"
+            raise ApiError("best_of is not supported", hint=hint, param="best_of", code="unsupported_parameter")
+        return self
+
+    @property
+    def num_choices(self) -> int:
+        """How many answers to each prompt."""
+        return self.n or 1
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream shall end with the token counts."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
 B = TypeVar("B", bound=Strict)
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from lianlu.core.errors import DataError
 from lianlu.formats.messages import Message, ToolSpec, from_openai
 from lianlu.serve.failures import ApiError
-from lianlu.serve.wire import MAX_CHOICES, Body, StreamOptions, short
+from lianlu.serve.wire import Choices, short
 from lianlu.serve.wire_rules import Ruled
 
 Mode = Literal["none", "auto", "required"]
@@ -155,24 +155,20 @@ def _name(item: Any, flat: bool) -> str | None:
     return name if isinstance(name, str) else None
 
 
-class ChatBody(Body, Ruled):
+class ChatBody(Choices, Ruled):
     """The body of POST /v1/chat/completions."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     logprobs: bool | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
-    best_of: Annotated[int, Field(ge=1)] | None = None
     parallel_tool_calls: bool | None = None
-    stream_options: StreamOptions | None = None
     tool_choice: str | dict[str, Any] | None = None
     tools: list[Tool] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
     @model_validator(mode="after")
     def _chat_only(self) -> ChatBody:
-        check_choices(self)
         if self.top_logprobs and not self.logprobs:
             raise ApiError("top_logprobs needs logprobs: true", param="top_logprobs")
         if self.tool_use().tools and self.rule() is not None:
@@ -200,22 +196,3 @@ class ChatBody(Body, Ruled):
     def num_logprobs(self) -> int | None:
         """How many alternatives a token; None: no log-probabilities at all."""
         return (self.top_logprobs or 0) if self.logprobs else None
-
-    @property
-    def num_choices(self) -> int:
-        """How many answers."""
-        return self.n or 1
-
-    @property
-    def wants_usage(self) -> bool:
-        """Whether a stream shall end with the token counts."""
-        return bool(self.stream_options and self.stream_options.include_usage)
-
-
-def check_choices(body: Any) -> None:
-    """What `n`, `best_of` and `stream_options` have to agree about. Raises: ApiError."""
-    if body.stream_options is not None and not body.stream:
-        raise ApiError("stream_options needs stream: true", param="stream_options")
-    if body.best_of not in (None, body.n or 1):
-        hint = "leave it out; n gives several answers to choose from"
-        raise ApiError("best_of is not supported", hint=hint, param="best_of", code="unsupported_parameter")

@@ -10,27 +10,22 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from lianlu.serve.failures import ApiError
-from lianlu.serve.wire import MAX_CHOICES, Body, StreamOptions
-from lianlu.serve.wire_chat import check_choices
+from lianlu.serve.wire import MAX_CHOICES, Choices
 from lianlu.serve.wire_rules import Ruled
 
 DEFAULT_TOKENS = 16
 
 
-class CompletionBody(Body, Ruled):
+class CompletionBody(Choices, Ruled):
     """The body of POST /v1/completions. With `echo`, `logprobs` and `max_tokens: 0` it scores a text."""
 
     prompt: str | list[str] | list[int] | list[list[int]]
-    best_of: Annotated[int, Field(ge=1)] | None = None
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     max_tokens: Annotated[int, Field(ge=0)] | None = None
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
-    stream_options: StreamOptions | None = None
 
     @model_validator(mode="after")
     def _completion_only(self) -> CompletionBody:
-        check_choices(self)
         if self.max_tokens == 0 and not self.echo:
             raise ApiError("max_tokens: 0 needs echo: true, else there is nothing to return", param="max_tokens")
         if not self.prompts():
@@ -46,16 +41,6 @@ class CompletionBody(Body, Ruled):
         if self.prompt and isinstance(self.prompt[0], int):
             return [[int(token) for token in self.prompt if isinstance(token, int)]]
         return [item for item in self.prompt if not isinstance(item, int)]
-
-    @property
-    def num_choices(self) -> int:
-        """How many answers to each prompt."""
-        return self.n or 1
-
-    @property
-    def wants_usage(self) -> bool:
-        """Whether a stream shall end with the token counts."""
-        return bool(self.stream_options and self.stream_options.include_usage)
 
     @property
     def token_limit(self) -> int:
