@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -73,6 +74,14 @@ def write_model(folder: Path, vocab: dict[str, int]) -> None:
         for before, after in chain:
             state[head][vocab[after], vocab[before]] = 7.0 / size**0.5
     save_model(model, folder)
+
+
+def client_of(url: str, key: str = "none", **options: Any) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, **options)
+
+
+def recite(client: openai.OpenAI, model: str = "reciter", **fields: Any) -> Any:
+    return client.completions.create(**{"model": model, "prompt": "xy", "temperature": 0, "max_tokens": 5} | fields)
 
 
 @pytest.fixture(scope="session")
