@@ -29,11 +29,11 @@ from lianlu.engine.sessions import Sessions, fingerprint
 from lianlu.model.decoder import Decoder
 
 CODECS, BLOCK = ("auto", "bfloat16", "int8", "int4"), 8
+SIZES = {"max_tokens": 512, "block_size": BLOCK, "max_batch_tokens": 64, "max_running": 4}
 
 
 def config(folder: Path, **changes: object) -> EngineConfig:
-    fixed = {"max_tokens": 512, "block_size": BLOCK, "max_batch_tokens": 64, "max_running": 4}
-    return EngineConfig.model_validate({**fixed, "sessions": folder, **changes})
+    return EngineConfig.model_validate({**SIZES, "sessions": folder, **changes})
 
 
 def turn(prompt: Sequence[int], session: str = "talk", new: int = 12, **changes: str) -> Request:
@@ -353,11 +353,7 @@ def test_settings_that_cannot_work_are_refused(lab: Any, tmp_path: Path) -> None
 
 
 def test_a_folder_with_other_things_in_it_is_left_as_it_is(lab: Any, tmp_path: Path) -> None:
-    mine = [
-        tmp_path / "sessions" / "mine.json",
-        tmp_path / "project" / "blocks" / "a.kv",
-        tmp_path / "project" / "sessions" / "b.json",
-    ]
+    mine = [tmp_path / name for name in ("sessions/mine.json", "project/blocks/a.kv", "project/sessions/b.json")]
     for path in mine:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("precious")
