@@ -52,6 +52,14 @@ class Input:
     kinds: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Aside:
+    """Marks a field that decides how a stage works and not what it makes: the key of the artifact leaves it out.
+
+    So a killed run continues on other hardware, with other parallel sizes or with less memory.
+    """
+
+
 Documents = Annotated[str, Input(("documents",))]
 TokenizerDir = Annotated[str, Input(("tokenizer", "checkpoint"))]
 Shards = Annotated[str, Input(("shards",))]
@@ -174,6 +182,11 @@ def input_fields(cls: type[Config]) -> dict[str, Input]:
         if marks:
             found[name] = marks[0]
     return found
+
+
+def aside_fields(cls: type[Config]) -> set[str]:
+    """The top-level fields of `cls` that do not change what is made."""
+    return {name for name, field in cls.model_fields.items() if any(isinstance(mark, Aside) for mark in field.metadata)}
 
 
 def _marks(annotation: Any) -> Iterator[Input]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lianlu.core.config import Config, canonical, input_fields
+from lianlu.core.config import Config, aside_fields, canonical, input_fields
 from lianlu.core.errors import ArtifactError, DataError
 from lianlu.core.files import sha256_json
 from lianlu.core.store import Artifact, InputRecord, Store, read_manifest
@@ -38,7 +38,7 @@ class PendingError(Exception):
 def resolve_step(step: Step, store: Store, done: Mapping[str, Artifact], *, fetch: bool) -> Resolved:
     """Resolve every input of `step`. Raises: PendingError without `fetch`, DataError, ConfigError."""
     values = canonical(step.config)
-    keyed = dict(values)
+    keyed = {name: value for name, value in values.items() if name not in aside_fields(type(step.config))}
     records: list[InputRecord] = []
     for field, mark in input_fields(type(step.config)).items():
         written = getattr(step.config, field)

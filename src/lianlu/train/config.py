@@ -1,4 +1,4 @@
-"""Fields that every training stage shares: optimiser, schedule, precision and what happens how often. Imports no torch."""
+"""Fields that every training stage shares: optimiser, schedule, precision, layout, and what happens how often. No torch."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lianlu.core.config import Config
+from lianlu.core.config import Aside, Config
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-class OptimConfig(Config):
+class AdamW(Config):
     """AdamW with decoupled weight decay on matrices (not on norms and biases)."""
 
+    kind: Literal["adamw"] = "adamw"
     lr: float = Field(default=1e-3, gt=0)
     """Highest learning rate."""
     betas: tuple[Share, Share] = (0.9, 0.95)
@@ -25,6 +26,9 @@ class OptimConfig(Config):
     """Share of a weight removed each step, times the learning rate."""
     clip: float = Field(default=1.0, ge=0)
     """Largest global norm of the gradient; 0 turns clipping off."""
+
+
+Optim = AdamW
 
 
 class CosineSchedule(Config):
@@ -60,10 +64,55 @@ class ConstantSchedule(Config):
 Schedule = Annotated[CosineSchedule | WsdSchedule | ConstantSchedule, Field(discriminator="kind")]
 
 
+class ParallelConfig(Config):
+    """How the processes of one run divide the work; one process alone ignores it. docs/scale.md explains the choices."""
+
+    sharding: Literal["none", "gradient", "full"] = "full"
+    """What data-parallel processes divide: nothing (every one holds all), gradients and optimiser states, or weights too."""
+    shard_size: int = Field(default=0, ge=0)
+    """Processes that share one copy of the sharded state; 0 means all of them. Smaller groups are replicas of each other."""
+    tensor: int = Field(default=1, ge=1)
+    """Processes that divide every matrix (tensor parallel)."""
+    sequence: int = Field(default=1, ge=1)
+    """Processes that divide the tokens of a micro-batch (Ulysses)."""
+    pipeline: int = Field(default=1, ge=1)
+    """Processes that divide the layers."""
+
+
+class CheckpointConfig(Config):
+    """When the state of a run is written, and which states are kept."""
+
+    every: int = Field(default=0, ge=0)
+    """Steps between states; 0 leaves it to `seconds`."""
+    seconds: float = Field(default=30.0, gt=0)
+    """Seconds between states at least; longer where writing one takes more than a twentieth of that."""
+    keep_last: int = Field(default=1, ge=1)
+    """The newest states that are kept."""
+    keep_every: int = Field(default=0, ge=0)
+    """Besides, the states at multiples of so many steps; 0 keeps none."""
+    keep_best: bool = False
+    """Besides, the state with the best held-out figure."""
+    asynchronous: bool = False
+    """Write beside the training: costs a copy of the state in memory, saves the time."""
+
+
+class SpikeConfig(Config):
+    """When a step is taken for a spike: its data is skipped and reported, the weights stay as they are."""
+
+    skip: bool = True
+    """Leave such steps out; otherwise they are only reported."""
+    window: int = Field(default=64, ge=8)
+    """Steps before it that a step is compared with."""
+    deviations: float = Field(default=8.0, gt=0)
+    """Robust standard deviations (of the median) above the median that make a spike, in loss or gradient norm."""
+    max_in_a_row: int = Field(default=5, ge=1)
+    """So many in a row end the run with advice: then it is no spike, it is divergence."""
+
+
 class TrainConfig(Config):
     """What the loop needs to know, whatever the stage."""
 
-    optim: OptimConfig = OptimConfig()
+    optim: Optim = AdamW()
     """The optimiser."""
     schedule: Schedule = CosineSchedule()
     """How the learning rate moves."""
@@ -75,7 +124,19 @@ class TrainConfig(Config):
     """Steps between held-out evaluations; 0 means about five in all, and always one before and one after."""
     sample_every: int = Field(default=0, ge=0)
     """Steps between text samples; 0 means only after the last step."""
-    checkpoint_every: int = Field(default=0, ge=0)
-    """Steps between checkpoints for resuming; 0 leaves it to `checkpoint_s`."""
-    checkpoint_s: float = Field(default=30.0, gt=0)
-    """Seconds between such checkpoints at least; longer where writing one takes more than a twentieth of that."""
+    spikes: SpikeConfig = SpikeConfig()
+    """What is done about spikes of the loss."""
+    micro_tokens: Annotated[int, Aside()] = Field(default=8192, gt=0)
+    """Tokens computed at once by one process; decides memory, not results beyond rounding."""
+    checkpointing: Annotated[Literal["none", "selective", "full"], Aside()] = "none"
+    """Activations computed again in the backward pass: none, all but products and attention, or whole blocks."""
+    compile: Annotated[bool, Aside()] = False
+    """Compile the blocks with torch.compile."""
+    parallel: Annotated[ParallelConfig, Aside()] = ParallelConfig()
+    """How several processes divide the work."""
+    checkpoint: Annotated[CheckpointConfig, Aside()] = CheckpointConfig()
+    """When the state is written, and which states are kept."""
+    audit: Annotated[bool, Aside()] = False
+    """Compute one step in a while again, every example by itself, and stop if loss or gradient differ."""
+    tensorboard: Annotated[bool, Aside()] = False
+    """Write TensorBoard events beside metrics.jsonl."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
@@ -28,13 +28,13 @@ class Examples:
     @property
     def lengths(self) -> list[int]:
         """Positions of each example."""
-        return [len(segment[0]) for segment in self.segments]
+        return [segment.num_tokens for segment in self.segments]
 
     def first(self, max_tokens: int) -> list[Segment]:
         """Examples from the front that hold at most `max_tokens` together, and always one."""
         chosen: list[Segment] = []
         for segment in self.segments:
-            max_tokens -= len(segment[0])
+            max_tokens -= segment.num_tokens
             if max_tokens < 0 and chosen:
                 break
             chosen.append(segment)
@@ -66,15 +66,15 @@ def make_examples(tokenizer: Tokenizer, conversations: Iterable[Conversation], m
             continue
         examples.skipped.update({"turns without a target": len(rendered.untrained)} if rendered.untrained else {})
         segment = answer_segment(rendered.ids, rendered.mask)
-        if len(segment[0]) > max_length and not cut:
+        if segment.num_tokens > max_length and not cut:
             examples.skipped["too long"] += 1
             continue
-        examples.skipped.update(["cut"] if len(segment[0]) > max_length else [])
+        examples.skipped.update(["cut"] if segment.num_tokens > max_length else [])
         segment = answer_segment(rendered.ids[: max_length + 1], rendered.mask[: max_length + 1])
-        if len(segment[0]) == 0:
+        if segment.num_tokens == 0:
             examples.skipped["no answer to learn"] += 1
             continue
-        examples.segments.append(segment)
+        examples.segments.append(replace(segment, source=len(examples.segments)))
         examples.source.append(conversation)
     return examples
 

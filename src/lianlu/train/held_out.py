@@ -1,18 +1,19 @@
-"""Loss on text that is not trained on: summed nats over packed segments."""
+"""Loss on text that is not trained on: summed nats over packed segments, computed by all processes together."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from lianlu.model.decoder import Decoder
-from lianlu.train.packing import Segment, in_groups, pack, packed_loss
+from lianlu.train.packing import Segment, pack, packed_loss
+from lianlu.train.parallel.layout import Layout
+from lianlu.train.share import deal
 
 
-def held_out_nats(model: Decoder, segments: Sequence[Segment], batch_tokens: int) -> tuple[float, int]:
+def held_out_nats(model: Decoder, segments: Sequence[Segment], max_tokens: int, layout: Layout) -> tuple[float, int]:
     """Summed cross-entropy in nats over the targets of `segments`, and their number; call it without gradients."""
-    nats, count = 0.0, 0
-    for group in in_groups(segments, batch_tokens):
-        total, targets = packed_loss(model, pack(group))
-        nats += float(total)
-        count += targets
-    return nats, count
+    shares = deal([segment.num_tokens for segment in segments], layout.num_data, max_tokens)
+    nats = 0.0
+    for part in shares[layout.data_rank]:
+        nats += float(packed_loss(model, pack([segments[index] for index in part])))
+    return layout.total(nats), sum(segment.num_targets for segment in segments)

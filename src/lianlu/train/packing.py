@@ -6,7 +6,7 @@ Shapes: T tokens of a batch.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -16,21 +16,46 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lianlu.kernels.attention import PackedCausal, packed_positions
+from lianlu.kernels.attention import Attend, PackedCausal, packed_positions
 from lianlu.kernels.cross_entropy import IGNORE, masked_cross_entropy
 from lianlu.model.decoder import Decoder
 
 Ids = npt.NDArray[Any]
-Segment = tuple[Ids, Ids]
+NOWHERE = -1
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One sequence to learn from: input ids and the target of each (IGNORE: none); `source` numbers its document or talk."""
+
+    inputs: Ids
+    targets: Ids
+    source: int = NOWHERE
+
+    @property
+    def num_tokens(self) -> int:
+        """Positions the model has to compute."""
+        return len(self.inputs)
+
+    @property
+    def num_targets(self) -> int:
+        """Positions with a target."""
+        return int((self.targets != IGNORE).sum())
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Input ids (T), the target of each position (T; IGNORE: none) and where the segments end; positions restart in each."""
+    """Sequences behind one another, flat: ids, targets and positions of T tokens, and the attention that keeps them apart.
+
+    `positions` restart in each sequence, `lengths` is that of the sequence a token belongs to. Under sequence parallelism the
+    tensors hold one process's tokens, and `attend` reaches those of the others.
+    """
 
     input_ids: Tensor
     targets: Tensor
-    cu_seqlens: list[int]
+    positions: Tensor
+    lengths: Tensor
+    attend: Attend
 
     @property
     def num_tokens(self) -> int:
@@ -39,11 +64,14 @@ class Packed:
 
 
 def pack(segments: Sequence[Segment]) -> Packed:
-    """Lay (inputs, targets) pairs of equal length behind one another."""
-    inputs = np.concatenate([segment[0] for segment in segments]).astype(np.int64)
-    targets = np.concatenate([segment[1] for segment in segments]).astype(np.int64)
-    ends = accumulate((len(segment[0]) for segment in segments), initial=0)
-    return Packed(torch.from_numpy(inputs), torch.from_numpy(targets), list(ends))
+    """Lay sequences behind one another. None at all become one token without a target: every process takes part in a step."""
+    if not segments:
+        segments = [Segment(np.zeros(1, dtype=np.int64), np.full(1, IGNORE))]
+    inputs = np.concatenate([segment.inputs for segment in segments]).astype(np.int64)
+    targets = np.concatenate([segment.targets for segment in segments]).astype(np.int64)
+    ends = list(accumulate((segment.num_tokens for segment in segments), initial=0))
+    positions_T, lengths_T = packed_positions(ends)
+    return Packed(torch.from_numpy(inputs), torch.from_numpy(targets), positions_T, lengths_T, PackedCausal(ends))
 
 
 def answer_segment(ids: Sequence[int], mask: Sequence[bool]) -> Segment:
@@ -52,29 +80,15 @@ def answer_segment(ids: Sequence[int], mask: Sequence[bool]) -> Segment:
     targets = np.where(np.asarray(mask, dtype=bool)[1:], values[1:], IGNORE)
     used = np.flatnonzero(targets != IGNORE)
     end = int(used[-1]) + 1 if len(used) else 0
-    return values[:end], targets[:end]
+    return Segment(values[:end], targets[:end])
 
 
-def packed_loss(model: Decoder, batch: Packed) -> tuple[Tensor, int]:
-    """Summed cross-entropy in nats over the targets of a batch, and how many there are."""
+def packed_loss(model: Decoder, batch: Packed) -> Tensor:
+    """Summed cross-entropy in nats over the targets of a batch."""
     device = model.embed_tokens.weight.device
-    positions_T, lengths_T = packed_positions(batch.cu_seqlens, device)
-    hidden_TD = model.hidden(batch.input_ids.to(device), positions_T, PackedCausal(batch.cu_seqlens), lengths_T)
-    return masked_cross_entropy(hidden_TD, model.head_weight(), batch.targets.to(device))
-
-
-def in_groups(segments: Sequence[Segment], max_tokens: int) -> Iterator[list[Segment]]:
-    """Neighbours up to `max_tokens` together; a longer segment goes alone."""
-    group: list[Segment] = []
-    size = 0
-    for segment in segments:
-        if group and size + len(segment[0]) > max_tokens:
-            yield group
-            group, size = [], 0
-        group.append(segment)
-        size += len(segment[0])
-    if group:
-        yield group
+    ids_T, positions_T, lengths_T = (x.to(device) for x in (batch.input_ids, batch.positions, batch.lengths))
+    hidden_TD = model.hidden(ids_T, positions_T, batch.attend, lengths_T)
+    return masked_cross_entropy(hidden_TD, model.head_weight(), batch.targets.to(device))[0]
 
 
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:

@@ -64,8 +64,6 @@ class PretrainConfig(TrainConfig):
     """Optimiser steps; if set, it decides instead of `tokens`."""
     batch_tokens: int = Field(default=4096, gt=0)
     """Tokens of one optimiser step."""
-    micro_tokens: int = Field(default=8192, gt=0)
-    """Tokens computed at once; decides memory, not results beyond rounding."""
     sequence_length: int = Field(default=512, gt=1)
     """Longest piece of a document that is seen at once."""
     held_out_tokens: int = Field(default=30_000, gt=0)
@@ -107,24 +105,25 @@ def run(config: PretrainConfig, out: Output) -> None:
     from lianlu.model.decoder import build_model
     from lianlu.model.save import save_model
     from lianlu.tokenizer.tokenizer import Tokenizer
-    from lianlu.train.checkpoint import finish, finished
+    from lianlu.train.checkpoint.state import finish, finished
     from lianlu.train.loop import RESUME, Loop
-    from lianlu.train.precision import pick_device
+    from lianlu.train.parallel.layout import Layout
     from lianlu.train.pretrain_task import PretrainTask
 
     if (figures := finished(out.path / RESUME)) is not None:
         out.figures.update(figures)
         return
     tokenizer = Tokenizer.load(config.data)
-    task = PretrainTask(config, tokenizer)
+    layout = Layout(config)
+    task = PretrainTask(config, tokenizer, layout)
     if tokenizer.vocab_size > task.vocab_size:
         raise DataError(
             f"the shards in {config.data} know {task.vocab_size} tokens, their tokenizer {tokenizer.vocab_size}",
             hint="the folder mixes two runs: make the shards again",
         )
     special_ids = {"bos_token_id": tokenizer.bos_id, "eos_token_ids": tokenizer.eos_ids, "pad_token_id": tokenizer.pad_id}
-    model = build_model(model_config(config, task.vocab_size, **special_ids), config.seed).to(pick_device())
-    Loop(model, task, config, out).run("pretrain")
+    model = build_model(model_config(config, task.vocab_size, **special_ids), config.seed).to(layout.device)
+    Loop(model, task, config, out, layout).run("pretrain")
     save_model(model.cpu(), out.path)
     tokenizer.save(out.path)
     out.figures.update(task.figures(model, out))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from lianlu.train.curve import read_curve, tokens_per_s
 from lianlu.train.generate import generate
 from lianlu.train.held_out import held_out_nats
 from lianlu.train.ngram import ByteNgram, gzip_bits_per_byte
-from lianlu.train.packing import Packed, in_groups, pack, packed_loss
+from lianlu.train.packing import Packed, Segment, pack, packed_loss
+from lianlu.train.parallel.layout import Layout
 from lianlu.train.pretrain import PretrainConfig
+from lianlu.train.schedule import rate
 from lianlu.train.stream import DocumentStream, document_segments, held_out_documents
 
 SAMPLE_TEMPERATURES = (0.0, 0.8)
@@ -30,8 +32,8 @@ SAMPLE_TEMPERATURES = (0.0, 0.8)
 class PretrainTask:
     """A pretraining run over the shards of `config`. Raises: DataError if there is nothing to train or evaluate on."""
 
-    def __init__(self, config: PretrainConfig, tokenizer: Tokenizer) -> None:
-        self._config, self._tokenizer = config, tokenizer
+    def __init__(self, config: PretrainConfig, tokenizer: Tokenizer, layout: Layout) -> None:
+        self._config, self._tokenizer, self._layout = config, tokenizer, layout
         self._train = open_shard(Path(config.data) / "train.bin")
         self._held_out = open_shard(Path(config.data) / "held_out.bin")
         if self._train.num_tokens == 0:
@@ -49,19 +51,33 @@ class PretrainTask:
                 hint="the shard stage needs two documents at least, and a share held_out above 0",
             )
 
-    def batches(self, step: int) -> Iterator[Packed]:
-        """The tokens of one step, `micro_tokens` at a time."""
-        size = self._config.batch_tokens
-        for group in in_groups(self._stream.segments(step * size, size), self._config.micro_tokens):
-            yield pack(group)
+    def prepare(self, model: Decoder, step: int) -> None:
+        """Nothing changes from step to step."""
 
-    def loss(self, model: Decoder, batch: Packed) -> tuple[Tensor, int]:
-        """Summed nats and number of targets."""
+    def rate(self, step: int) -> float:
+        """The schedule's."""
+        return rate(self._config.schedule, step, self.num_steps)
+
+    def examples(self, step: int) -> list[Segment]:
+        """The tokens of one step."""
+        size = self._config.batch_tokens
+        return self._stream.segments(step * size, size)
+
+    def collate(self, examples: Sequence[Segment]) -> Packed:
+        """One behind the other."""
+        return pack(examples)
+
+    def loss(self, model: Decoder, batch: Packed) -> Tensor:
+        """Summed nats."""
         return packed_loss(model, batch)
+
+    def describe(self, example: Segment) -> str:
+        """The document it is cut from."""
+        return f"document {example.source} of {self._train.path}"
 
     def evaluate(self, model: Decoder) -> dict[str, float]:
         """Held-out bits per byte."""
-        nats, _ = held_out_nats(model, self._segments, self._config.micro_tokens)
+        nats, _ = held_out_nats(model, self._segments, self._config.micro_tokens, self._layout)
         return {"held_out_bpb": nats / math.log(2) / self._held_out_bytes}
 
     def samples(self, model: Decoder, step: int) -> Iterator[dict[str, Any]]:

@@ -22,7 +22,7 @@ from lianlu.core.stage import Estimate
 from lianlu.core.store import Output
 from lianlu.model.config import ModelConfig
 from lianlu.model.lora_spec import LoraSpec
-from lianlu.train.config import CosineSchedule, OptimConfig, Schedule, TrainConfig
+from lianlu.train.config import AdamW, CosineSchedule, Optim, Schedule, TrainConfig
 from lianlu.train.forecast import Work, forecast
 
 # What a forecast assumes where model or data are not there yet: SmolLM2-135M, and half a megabyte of conversations.
@@ -71,8 +71,6 @@ class SftConfig(TrainConfig):
     """Optimiser steps; if set, it decides instead of `epochs`."""
     batch_tokens: int = Field(default=2048, gt=0)
     """Tokens of one optimiser step at most (a longer conversation has a step of its own)."""
-    micro_tokens: int = Field(default=4096, gt=0)
-    """Tokens computed at once at most; decides memory, not results beyond rounding."""
     max_length: int = Field(default=1024, gt=1)
     """Longest conversation in tokens."""
     too_long: Literal["cut", "drop"] = "cut"
@@ -85,7 +83,7 @@ class SftConfig(TrainConfig):
     """Held-out questions answered as text samples."""
     sample_tokens: int = Field(default=40, ge=0)
     """Length of such an answer."""
-    optim: OptimConfig = OptimConfig(lr=5e-4, weight_decay=0.0, betas=(0.9, 0.999))
+    optim: Optim = AdamW(lr=5e-4, weight_decay=0.0, betas=(0.9, 0.999))
     """The optimiser."""
     schedule: Schedule = CosineSchedule(warmup=0.05)
     """How the learning rate moves."""
@@ -122,16 +120,18 @@ def run(config: SftConfig, out: Output) -> None:
 
     Raises: DataError for conversations that leave nothing to train on, or a model that cannot be read.
     """
-    from lianlu.train.checkpoint import finish, finished
+    from lianlu.train.checkpoint.state import finish, finished
     from lianlu.train.loop import RESUME, Loop
+    from lianlu.train.parallel.layout import Layout
     from lianlu.train.sft_task import SftTask, open_model, save_result
 
     if (figures := finished(out.path / RESUME)) is not None:
         out.figures.update(figures)
         return
-    task = SftTask(config)
-    model = open_model(config)
-    Loop(model, task, config, out).run("sft")
+    layout = Layout(config)
+    task = SftTask(config, layout)
+    model = open_model(config, layout)
+    Loop(model, task, config, out, layout).run("sft")
     save_result(model, config, out.path)
     task.tokenizer.save(out.path)
     out.figures.update(task.figures(model, out))

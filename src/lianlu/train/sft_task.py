@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from lianlu.core.errors import ConfigError, DataError
 from lianlu.core.store import Output
-from lianlu.kernels.cross_entropy import IGNORE
 from lianlu.model.config import num_parameters
 from lianlu.model.decoder import Decoder
 from lianlu.model.load import load_model, read_config
@@ -22,21 +21,22 @@ from lianlu.model.lora import add_lora, save_adapter
 from lianlu.model.quantized import is_quantized
 from lianlu.model.save import save_model
 from lianlu.tokenizer.tokenizer import Tokenizer
-from lianlu.train.checkpoint import trainable
+from lianlu.train.checkpoint.state import trainable
 from lianlu.train.conversations import make_examples, read_split, require_examples
 from lianlu.train.curve import read_curve, tokens_per_s
 from lianlu.train.generate import generate
 from lianlu.train.held_out import held_out_nats
-from lianlu.train.packing import Packed, best_fit, pack, packed_loss
-from lianlu.train.precision import compute_dtype, pick_device
+from lianlu.train.packing import Packed, Segment, best_fit, pack, packed_loss
+from lianlu.train.parallel.layout import Layout
+from lianlu.train.schedule import rate
 from lianlu.train.sft import LoraTune, SftConfig
 
 
 class SftTask:
     """A fine-tuning run over the conversations of `config`. Raises: DataError if nothing is left to learn."""
 
-    def __init__(self, config: SftConfig) -> None:
-        self._config = config
+    def __init__(self, config: SftConfig, layout: Layout) -> None:
+        self._config, self._layout = config, layout
         self.tokenizer = Tokenizer.load(config.model)
         shape = read_config(config.model)
         _require_rows(config, self.tokenizer.vocab_size, shape.vocab_size)
@@ -70,20 +70,32 @@ class SftTask:
             epoch += 1
         return self._bins(epoch)[step - (self._epoch_ends[epoch - 1] if epoch else 0)]
 
-    def batches(self, step: int) -> Iterator[Packed]:
-        """The conversations of one step, about `micro_tokens` at a time."""
-        chosen = self._examples_at(step)
-        lengths = [self._train.lengths[index] for index in chosen]
-        for part in best_fit(lengths, self._config.micro_tokens):
-            yield pack([self._train.segments[chosen[position]] for position in part])
+    def prepare(self, model: Decoder, step: int) -> None:
+        """Nothing changes from step to step."""
 
-    def loss(self, model: Decoder, batch: Packed) -> tuple[Tensor, int]:
-        """Summed nats over the answers' tokens, and their number."""
+    def rate(self, step: int) -> float:
+        """The schedule's."""
+        return rate(self._config.schedule, step, self.num_steps)
+
+    def examples(self, step: int) -> list[Segment]:
+        """The conversations of one step."""
+        return [self._train.segments[index] for index in self._examples_at(step)]
+
+    def collate(self, examples: Sequence[Segment]) -> Packed:
+        """One behind the other."""
+        return pack(examples)
+
+    def loss(self, model: Decoder, batch: Packed) -> Tensor:
+        """Summed nats over the answers' tokens."""
         return packed_loss(model, batch)
+
+    def describe(self, example: Segment) -> str:
+        """The conversation's id."""
+        return self._train.source[example.source].id
 
     def evaluate(self, model: Decoder) -> dict[str, float]:
         """Held-out loss in nats per answer token."""
-        nats, count = held_out_nats(model, self._judged, self._config.micro_tokens)
+        nats, count = held_out_nats(model, self._judged, self._config.micro_tokens, self._layout)
         return {"held_out_loss": nats / count}
 
     def samples(self, model: Decoder, step: int) -> Iterator[dict[str, Any]]:
@@ -108,7 +120,7 @@ class SftTask:
             "steps": self.num_steps,
             "conversations": len(self._train.segments),
             "tokens": sum(self._train.lengths),
-            "answer_tokens": sum(int((targets != IGNORE).sum()) for _, targets in self._train.segments),
+            "answer_tokens": sum(segment.num_targets for segment in self._train.segments),
             "held_out_conversations": len(self._judged),
             "skipped": dict(sorted((self._train.skipped + self._held_out.skipped).items())),
             "loss_start": curve.first("loss"),
@@ -127,13 +139,12 @@ def _require_rows(config: SftConfig, num_ids: int, num_rows: int) -> None:
         raise DataError(message, hint="tokenizer and weights belong to different models")
 
 
-def open_model(config: SftConfig) -> Decoder:
+def open_model(config: SftConfig, layout: Layout) -> Decoder:
     """The model on the device it is trained on, with only what is tuned left trainable. Raises: ConfigError for int8, full."""
-    device = pick_device()
-    model = load_model(config.model, torch.float32, device)
+    model = load_model(config.model, torch.float32, layout.device)
     if isinstance(config.tune, LoraTune):
         add_lora(model, config.tune, config.seed)
-        freeze_in(model, compute_dtype(config.precision, device))
+        freeze_in(model, layout.dtype)
     elif is_quantized(model):
         raise ConfigError(f"the int8 weights of {config.model} cannot be trained", hint='use tune.kind = "lora"')
     return model

@@ -39,7 +39,7 @@ class DocumentStream:
         self._order = lru_cache(maxsize=2)(self._shuffled)
 
     def segments(self, start: int, num_tokens: int) -> list[Segment]:
-        """Tokens `start` to `start + num_tokens` of the stream as (inputs, targets) pairs of at most `max_segment`."""
+        """Tokens `start` to `start + num_tokens` of the stream as sequences of at most `max_segment`."""
         found: list[Segment] = []
         while num_tokens > 0:
             epoch, position = divmod(start, self.num_tokens)
@@ -48,22 +48,25 @@ class DocumentStream:
             piece, left = int(order[at]), int(ends[at]) - position
             begin = int(self._starts[piece] + self._lengths[piece]) - left
             take = min(left, num_tokens)
-            base = int(self._offsets[self._documents[piece]])
-            found.append(document_piece(self._tokens, base, (begin, begin + take), self._separator))
+            found.append(self._piece(piece, (begin, begin + take)))
             start, num_tokens = start + take, num_tokens - take
         return found
+
+    def _piece(self, piece: int, span: tuple[int, int]) -> Segment:
+        document = int(self._documents[piece])
+        return document_piece(self._tokens, int(self._offsets[document]), span, self._separator, document)
 
     def _shuffled(self, epoch: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         order = np.random.Generator(np.random.Philox(key=[self._seed, epoch])).permutation(len(self._lengths))
         return order, np.cumsum(self._lengths[order])
 
 
-def document_piece(tokens: npt.NDArray[Any], base: int, span: tuple[int, int], separator: int) -> Segment:
+def document_piece(tokens: npt.NDArray[Any], base: int, span: tuple[int, int], separator: int, document: int) -> Segment:
     """Inputs and targets of `span` within the document at `base`; the document's first input is `separator`."""
     start, end = base + span[0], base + span[1]
     targets = np.asarray(tokens[start:end], dtype=np.int64)
     first = separator if span[0] == 0 else int(tokens[start - 1])
-    return np.concatenate([[first], targets[:-1]]), targets
+    return Segment(np.concatenate([[first], targets[:-1]]), targets, document)
 
 
 def held_out_documents(shard: TokenShard, max_tokens: int) -> list[int]:
@@ -87,5 +90,6 @@ def document_segments(shard: TokenShard, documents: Iterable[int], separator: in
     for index in documents:
         base, length = int(shard.offsets[index]), int(shard.offsets[index + 1] - shard.offsets[index])
         for start in range(0, length, max_segment):
-            segments.append(document_piece(shard.tokens, base, (start, min(start + max_segment, length)), separator))
+            span = (start, min(start + max_segment, length))
+            segments.append(document_piece(shard.tokens, base, span, separator, index))
     return segments

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from torch import nn
 
 from lianlu.core.errors import ArtifactError
-from lianlu.train.checkpoint import FILE, finish, finished, restore_state, save_state
+from lianlu.train.checkpoint.state import FILE, finish, finished, restore_state, save_state
 
 
 def trained(width: int = 3) -> tuple[nn.Module, torch.optim.AdamW]:
