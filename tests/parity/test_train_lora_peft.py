@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from lianlu.model.decoder import Decoder, build_model
 from lianlu.model.load import load_model
 from lianlu.model.lora import LoraSpec, add_lora, merge_adapter, save_adapter
 from lianlu.model.save import save_model
-from lianlu.train.config import ConstantSchedule, OptimConfig, TrainConfig
+from lianlu.train.config import AdamW, TrainConfig
 from lianlu.train.loop import Loop
-from lianlu.train.packing import Packed, answer_segment, pack, packed_loss
+from lianlu.train.packing import Packed, Segment, answer_segment, pack, packed_loss
+from lianlu.train.parallel.layout import Layout
 
 NUM_STEPS = 12
 LR = 2e-3
@@ -40,11 +41,23 @@ def rows(step: int) -> list[tuple[np.ndarray, np.ndarray]]:
 class Conversations:
     num_steps = NUM_STEPS
 
-    def batches(self, step: int) -> Iterator[Packed]:
-        yield pack([answer_segment(ids.tolist(), mask.tolist()) for ids, mask in rows(step)])
+    def prepare(self, model: Decoder, step: int) -> None:
+        pass
 
-    def loss(self, model: Decoder, batch: Packed) -> tuple[Tensor, int]:
+    def rate(self, step: int) -> float:
+        return 1.0
+
+    def examples(self, step: int) -> list[Segment]:
+        return [answer_segment(ids.tolist(), mask.tolist()) for ids, mask in rows(step)]
+
+    def collate(self, examples: Sequence[Segment]) -> Packed:
+        return pack(examples)
+
+    def loss(self, model: Decoder, batch: Packed) -> Tensor:
         return packed_loss(model, batch)
+
+    def describe(self, example: Segment) -> str:
+        return "random"
 
     def evaluate(self, model: Decoder) -> dict[str, float]:
         return {}
@@ -103,13 +116,12 @@ def test_steps_and_merged_weights_are_those_of_peft(base: Path, tmp_path: Path) 
     wanted = reference_losses(theirs)
 
     config = TrainConfig(
-        optim=OptimConfig(lr=LR, betas=(0.9, 0.999), weight_decay=0, clip=0),
-        schedule=ConstantSchedule(warmup=0),
+        optim=AdamW(lr=LR, betas=(0.9, 0.999), weight_decay=0, clip=0),
         precision="float32",
     )
     out = Output(tmp_path / "run")
     out.path.mkdir()
-    Loop(model, Conversations(), config, out).run("parity")
+    Loop(model, Conversations(), config, out, Layout(config)).run("parity")
     lines = (out.path / "losses.jsonl").read_text().splitlines()
     losses = [record["loss"] for record in map(json.loads, lines) if "loss" in record]
     assert losses == pytest.approx(wanted, abs=1e-5)

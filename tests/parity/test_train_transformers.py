@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from lianlu.core.store import Output
 from lianlu.model.config import ModelConfig
 from lianlu.model.decoder import Decoder, build_model
 from lianlu.model.save import save_model
-from lianlu.train.config import CosineSchedule, OptimConfig, TrainConfig
+from lianlu.train.config import AdamW, CosineSchedule, TrainConfig
 from lianlu.train.loop import Loop
-from lianlu.train.packing import Packed, pack, packed_loss
+from lianlu.train.packing import Packed, Segment, pack, packed_loss
+from lianlu.train.parallel.layout import Layout
+from lianlu.train.schedule import rate
 
 NUM_STEPS = 20
 LR = 1e-3
@@ -33,13 +35,23 @@ class Rows:
         rng = np.random.default_rng(step)
         return [rng.integers(0, 20, length) for length in (12, 30, 7, 21)]
 
-    def batches(self, step: int) -> Iterator[Packed]:
-        rows = self.rows(step)
-        for part in (rows[:1], rows[1:]):
-            yield pack([(row[:-1], row[1:]) for row in part])
+    def prepare(self, model: Decoder, step: int) -> None:
+        pass
 
-    def loss(self, model: Decoder, batch: Packed) -> tuple[Tensor, int]:
+    def rate(self, step: int) -> float:
+        return rate(CosineSchedule(warmup=0, final=0), step, NUM_STEPS)
+
+    def examples(self, step: int) -> list[Segment]:
+        return [Segment(row[:-1], row[1:]) for row in self.rows(step)]
+
+    def collate(self, examples: Sequence[Segment]) -> Packed:
+        return pack(examples)
+
+    def loss(self, model: Decoder, batch: Packed) -> Tensor:
         return packed_loss(model, batch)
+
+    def describe(self, example: Segment) -> str:
+        return "random"
 
     def evaluate(self, model: Decoder) -> dict[str, float]:
         return {}
@@ -96,13 +108,13 @@ def test_twenty_steps_of_adamw_and_cosine_give_their_losses(start: Decoder, tmp_
     torch.set_num_threads(1)
     wanted = reference_losses(tmp_path / "start")
     config = TrainConfig(
-        optim=OptimConfig(lr=LR, betas=(0.9, 0.95), weight_decay=0.1, clip=0.5),
-        schedule=CosineSchedule(warmup=0, final=0),
+        optim=AdamW(lr=LR, betas=(0.9, 0.95), weight_decay=0.1, clip=0.5),
         precision="float32",
+        micro_tokens=40,
     )
     out = Output(tmp_path / "run")
     out.path.mkdir()
-    Loop(start, Rows(), config, out).run("parity")
+    Loop(start, Rows(), config, out, Layout(config)).run("parity")
     lines = (out.path / "losses.jsonl").read_text().splitlines()
     losses = [record["loss"] for record in map(json.loads, lines) if "loss" in record]
     assert losses == pytest.approx(wanted, abs=1e-5)

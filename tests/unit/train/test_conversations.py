@@ -24,7 +24,7 @@ def trained_text(tokenizer: Tokenizer, targets: list[int]) -> str:
 
 def test_answers_and_their_end_tokens_are_learnt_and_nothing_else(tokenizer: Tokenizer) -> None:
     examples = make_examples(tokenizer, [talk("a", "who runs?", "the cat", "and now?", "a dog")], max_length=200, cut=True)
-    inputs, targets = examples.segments[0]
+    inputs, targets = examples.segments[0].inputs, examples.segments[0].targets
     assert trained_text(tokenizer, targets.tolist()) == "the cat<|im_end|>a dog<|im_end|>"
     assert "who runs?" in tokenizer.decode(inputs.tolist(), skip_specials=False)
     assert not examples.skipped
@@ -33,7 +33,7 @@ def test_answers_and_their_end_tokens_are_learnt_and_nothing_else(tokenizer: Tok
 def test_long_conversations_are_cut_or_dropped_and_counted(tokenizer: Tokenizer) -> None:
     talks = [talk("a", "who?", "the cat " * 30), talk("b", "who?", "a dog")]
     cut = make_examples(tokenizer, talks, max_length=24, cut=True)
-    assert next(len(inputs) for inputs, _ in cut.segments) == 24
+    assert cut.segments[0].num_tokens == 24
     assert dict(cut.skipped) == {"cut": 1}
     dropped = make_examples(tokenizer, talks, max_length=24, cut=False)
     assert [c.id for c in dropped.source] == ["b"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from lianlu.core.config import validate
-from lianlu.core.errors import ConfigError
+from lianlu.core.errors import ConfigError, EngineError
 from lianlu.core.store import Output
 from lianlu.train.config import TrainConfig
 from lianlu.train.loop import RESUME, Loop
+from lianlu.train.parallel.layout import Layout
 
 MakeOutput = Callable[[str], Output]
 
@@ -30,28 +31,42 @@ class Points:
     def num_tokens(self) -> int:
         return len(self.x)
 
+    num_targets = num_tokens
+
 
 class Killed(BaseException):
     """Stands for the signal."""
 
 
 class LineTask:
-    """Fit y = 2 x + 1 with dropout; `splits` says how a step's points are cut into micro-batches."""
+    """Fit y = 2 x + 1 with dropout, eight points a step."""
 
-    def __init__(self, num_steps: int = 9, splits: tuple[int, ...] = (4, 4), killed_at: int | None = None) -> None:
+    def __init__(self, num_steps: int = 9, killed_at: int | None = None) -> None:
         self.num_steps = num_steps
-        self.splits = splits
         self.killed_at = killed_at
+        self.num_losses = 0
 
-    def batches(self, step: int) -> Iterator[Points]:
+    def prepare(self, model: nn.Module, step: int) -> None:
+        self.step = step
+
+    def rate(self, step: int) -> float:
+        return 1.0
+
+    def examples(self, step: int) -> list[Points]:
         x = torch.rand(8, 1, generator=torch.Generator().manual_seed(step))
-        for number, part in enumerate(x.split(list(self.splits))):
-            if self.killed_at == step and number == 1:
-                raise Killed
-            yield Points(part, 2 * part + 1)
+        return [Points(part, 2 * part + 1) for part in x.split(1)]
 
-    def loss(self, model: nn.Module, batch: Points) -> tuple[Tensor, int]:
-        return (model(batch.x) - batch.y).square().sum(), len(batch.x)
+    def collate(self, examples: Sequence[Points]) -> Points:
+        return Points(torch.cat([e.x for e in examples]), torch.cat([e.y for e in examples]))
+
+    def loss(self, model: nn.Module, batch: Points) -> Tensor:
+        self.num_losses += 1
+        if self.killed_at == self.step and self.num_losses % 2 == 0:
+            raise Killed
+        return (model(batch.x) - batch.y).square().sum()
+
+    def describe(self, example: Points) -> str:
+        return f"point {float(example.x):.2f}"
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         assert not model.training
@@ -70,7 +85,8 @@ def line(dropout: float = 0.0) -> nn.Sequential:
 
 
 def make_config(**changes: Any) -> TrainConfig:
-    return validate(TrainConfig, {"precision": "float32", "optim": {"lr": 0.05, "clip": 0}, **changes})
+    base = {"precision": "float32", "optim": {"lr": 0.05, "clip": 0}, "micro_tokens": 4}
+    return validate(TrainConfig, {**base, **changes})
 
 
 def records(path: Path) -> list[dict[str, Any]]:
@@ -79,7 +95,8 @@ def records(path: Path) -> list[dict[str, Any]]:
 
 def train(out: Output, task: LineTask, dropout: float = 0.0, **changes: Any) -> nn.Sequential:
     model = line(dropout)
-    Loop(model, task, make_config(**changes), out).run("line")
+    config = make_config(**changes)
+    Loop(model, task, config, out, Layout(config)).run("line")
     return model
 
 
@@ -91,7 +108,7 @@ def test_it_learns_and_logs_every_step(new_output: MakeOutput) -> None:
     assert losses[-1] < losses[0] / 50
     metrics = [record for record in records(out.logs / "metrics.jsonl") if "loss" in record]
     assert [record["step"] for record in metrics] == list(range(1, 201))
-    assert set(metrics[0]) == {"step", "loss", "lr", "grad_norm", "tokens", "tokens_per_s", "seconds"}
+    assert {"step", "loss", "lr", "grad_norm", "tokens", "tokens_per_s", "seconds", "wait_s"} <= set(metrics[0])
     assert metrics[0]["tokens"] == 8
 
 
@@ -114,9 +131,9 @@ def test_when_it_evaluates_and_samples(
 
 
 def test_micro_batches_of_any_size_give_the_same_run(new_output: MakeOutput) -> None:
-    wanted = train(new_output("a"), LineTask(splits=(8,)))
-    for name, splits in (("b", (4, 4)), ("c", (1, 6, 1))):
-        got = train(new_output(name), LineTask(splits=splits))
+    wanted = train(new_output("a"), LineTask(), micro_tokens=8)
+    for size in (1, 3, 5):
+        got = train(new_output(str(size)), LineTask(), micro_tokens=size)
         torch.testing.assert_close(got.state_dict(), wanted.state_dict(), rtol=1e-6, atol=1e-7)
 
 
@@ -128,10 +145,10 @@ def test_a_run_killed_inside_a_step_continues_to_the_same_bits(
     whole, broken = new_output("whole"), new_output("broken")
     wanted = train(whole, LineTask(), dropout=0.3, sample_every=2)
     with pytest.raises(Killed):
-        train(broken, LineTask(killed_at=killed_at), dropout=0.3, sample_every=2, checkpoint_every=checkpoint_every)
+        train(broken, LineTask(killed_at=killed_at), dropout=0.3, sample_every=2, checkpoint={"every": checkpoint_every})
     with open(broken.path / "losses.jsonl", "a") as file:
         file.write('{"step": 7, "lo')
-    got = train(broken, LineTask(), dropout=0.3, sample_every=2, checkpoint_every=checkpoint_every)
+    got = train(broken, LineTask(), dropout=0.3, sample_every=2, checkpoint={"every": checkpoint_every})
     for name, tensor in wanted.state_dict().items():
         assert torch.equal(tensor, got.state_dict()[name])
     for name in ("losses.jsonl", "samples.jsonl"):
@@ -157,11 +174,59 @@ def test_a_finished_run_trains_no_further(new_output: MakeOutput) -> None:
 
 def test_a_diverging_run_stops_with_advice_and_keeps_its_state(new_output: MakeOutput) -> None:
     class Exploding(LineTask):
-        def loss(self, model: nn.Module, batch: Points) -> tuple[Tensor, int]:
-            total, count = super().loss(model, batch)
-            return total * float("inf"), count
+        def loss(self, model: nn.Module, batch: Points) -> Tensor:
+            return super().loss(model, batch) * float("inf")
 
     out = new_output("a")
-    with pytest.raises(ConfigError, match="diverged at step 1") as caught:
-        train(out, Exploding())
+    with pytest.raises(ConfigError, match="diverged at step 3") as caught:
+        train(out, Exploding(), spikes={"max_in_a_row": 3})
     assert "optim.lr" in caught.value.hint
+
+
+class Spiking(LineTask):
+    """The points of one step are wrong by a thousand."""
+
+    spike = 40
+
+    def examples(self, step: int) -> list[Points]:
+        points = super().examples(step)
+        return [Points(p.x, p.y + 1000) for p in points] if step == self.spike else points
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_a_spike_is_told_and_left_out_if_wished(new_output: MakeOutput, capsys: pytest.CaptureFixture[str], skip: bool) -> None:
+    out = new_output("a")
+    model = train(out, Spiking(num_steps=60), optim={"lr": 0.05, "clip": 0}, spikes={"window": 16, "skip": skip})
+    steps = [record for record in records(out.path / "losses.jsonl") if "loss" in record]
+    assert [record["step"] for record in steps if "spike" in record] == [41]
+    assert "step 41" in capsys.readouterr().err
+    calm = train(new_output("b"), LineTask(num_steps=60), spikes={"window": 16})
+    near = abs((model[1].weight - calm[1].weight).item()) < 0.05
+    assert near == skip
+
+
+def test_a_continued_run_judges_spikes_as_an_unbroken_one(new_output: MakeOutput) -> None:
+    class Broken(Spiking):
+        def examples(self, step: int) -> list[Points]:
+            if step == 45 and self.killed_at == 45:
+                raise Killed
+            return super().examples(step)
+
+    whole, broken = new_output("whole"), new_output("broken")
+    wanted = train(whole, Broken(num_steps=60), spikes={"window": 16})
+    with pytest.raises(Killed):
+        train(broken, Broken(num_steps=60, killed_at=45), spikes={"window": 16}, checkpoint={"every": 38})
+    got = train(broken, Broken(num_steps=60), spikes={"window": 16}, checkpoint={"every": 38})
+    assert torch.equal(got[1].weight, wanted[1].weight)
+    assert (broken.path / "losses.jsonl").read_bytes() == (whole.path / "losses.jsonl").read_bytes()
+
+
+def test_an_audit_passes_over_an_honest_task_and_stops_a_wrong_one(new_output: MakeOutput) -> None:
+    class Leaking(LineTask):
+        def loss(self, model: nn.Module, batch: Points) -> Tensor:
+            return super().loss(model, batch) * (1 + 0.01 * (len(batch.x) > 1))
+
+    honest = train(new_output("a"), LineTask(), dropout=0.3, audit=True)
+    assert torch.equal(honest[1].weight, train(new_output("b"), LineTask(), dropout=0.3)[1].weight)
+    with pytest.raises(EngineError, match="the audit failed"):
+        train(new_output("c"), Leaking(), audit=True)

@@ -9,26 +9,28 @@ from hypothesis import strategies as st
 
 from lianlu.kernels.cross_entropy import IGNORE
 from lianlu.model.decoder import Decoder
-from lianlu.train.packing import Segment, answer_segment, best_fit, in_groups, pack, packed_loss
+from lianlu.train.packing import Segment, answer_segment, best_fit, pack, packed_loss
 
 
 def test_a_batch_is_its_segments_one_behind_the_other() -> None:
-    batch = pack([(np.array([5, 6]), np.array([6, 7])), (np.array([8]), np.array([IGNORE]))])
+    batch = pack([Segment(np.array([5, 6]), np.array([6, 7])), Segment(np.array([8]), np.array([IGNORE]))])
     assert batch.input_ids.tolist() == [5, 6, 8]
     assert batch.targets.tolist() == [6, 7, IGNORE]
-    assert batch.cu_seqlens == [0, 2, 3]
+    assert batch.positions.tolist() == [0, 1, 0]
+    assert batch.lengths.tolist() == [2, 2, 1]
+    assert batch.attend.boundaries == [0, 2, 3]
     assert batch.num_tokens == 3
 
 
 def test_only_marked_tokens_are_targets_and_nothing_is_computed_after_the_last() -> None:
-    inputs, targets = answer_segment([10, 11, 12, 13, 14, 15], [False, False, True, True, False, False])
-    assert inputs.tolist() == [10, 11, 12]
-    assert targets.tolist() == [IGNORE, 12, 13]
+    segment = answer_segment([10, 11, 12, 13, 14, 15], [False, False, True, True, False, False])
+    assert (segment.num_tokens, segment.num_targets) == (3, 2)
+    assert segment.inputs.tolist() == [10, 11, 12]
+    assert segment.targets.tolist() == [IGNORE, 12, 13]
 
 
 def test_a_mark_on_the_first_token_cannot_be_a_target() -> None:
-    inputs, targets = answer_segment([10, 11], [True, False])
-    assert len(inputs) == len(targets) == 0
+    assert answer_segment([10, 11], [True, False]).num_tokens == 0
 
 
 @given(st.lists(st.integers(1, 30), max_size=60), st.integers(1, 40))
@@ -51,10 +53,10 @@ def loss_and_gradients(model: Decoder, groups: list[list[Segment]]) -> tuple[flo
     model.zero_grad()
     total, count = 0.0, 0
     for group in groups:
-        loss, targets = packed_loss(model, pack(group))
+        loss = packed_loss(model, pack(group))
         loss.backward()
         total += float(loss.detach())
-        count += targets
+        count += sum(segment.num_targets for segment in group)
     return total, count, [p.grad.clone() for p in model.parameters()]
 
 
@@ -67,22 +69,22 @@ def test_loss_and_gradient_do_not_depend_on_the_split(data: st.DataObject, nano_
     for length in lengths:
         targets = rng.integers(0, 300, length)
         targets[rng.random(length) < 0.3] = IGNORE
-        segments.append((rng.integers(0, 300, length), targets))
+        segments.append(Segment(rng.integers(0, 300, length), targets))
     order = data.draw(st.permutations(range(len(segments))))
     cuts = sorted(data.draw(st.sets(st.integers(1, len(segments) - 1))))
     groups = [[segments[i] for i in order[a:b]] for a, b in zip([0, *cuts], [*cuts, len(segments)], strict=True)]
     loss, count, gradients = loss_and_gradients(nano_model, groups)
     alone = loss_and_gradients(nano_model, [[segment] for segment in segments])
-    assert count == alone[1] == sum(int((t != IGNORE).sum()) for _, t in segments)
+    assert count == alone[1] == sum(int((s.targets != IGNORE).sum()) for s in segments)
     assert abs(loss - alone[0]) <= 1e-6 * max(abs(alone[0]), 1e-9)
     whole = torch.cat([g.flatten() for g in gradients])
     wanted = torch.cat([g.flatten() for g in alone[2]])
     assert float((whole - wanted).norm()) <= 1e-6 * float(wanted.norm())
 
 
-@given(st.lists(st.integers(1, 30), max_size=30), st.integers(1, 40))
-def test_groups_keep_the_order_and_the_limit(lengths: list[int], limit: int) -> None:
-    segments = [(np.full(length, number), np.full(length, number)) for number, length in enumerate(lengths)]
-    groups = list(in_groups(segments, limit))
-    assert [int(s[0][0]) for group in groups for s in group] == list(range(len(lengths)))
-    assert all(group and (len(group) == 1 or sum(len(s[0]) for s in group) <= limit) for group in groups)
+def test_nothing_becomes_one_token_without_a_target(nano_model: Decoder) -> None:
+    nano_model.zero_grad()
+    loss = packed_loss(nano_model, pack([]))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert all(float(p.grad.abs().max()) == 0 for p in nano_model.parameters())

@@ -19,6 +19,7 @@ from lianlu.kernels.attention import PackedCausal
 from lianlu.model.load import load_model, read_config
 from lianlu.tokenizer.tokenizer import Tokenizer
 from lianlu.train.curve import read_curve
+from lianlu.train.parallel.layout import Layout
 from lianlu.train.pretrain import PretrainConfig, estimate, run
 from lianlu.train.pretrain_task import PretrainTask
 
@@ -54,7 +55,7 @@ def test_bits_per_byte_is_the_sum_over_whole_documents(pretrain_config: MakeConf
     config, out = pretrain_config(sequence_length=512), new_output("a")
     run(config, out)
     model, shard = load_model(out.path), open_shard(Path(config.data) / "held_out.bin")
-    task = PretrainTask(config, Tokenizer.load(config.data))
+    task = PretrainTask(config, Tokenizer.load(config.data), Layout(config))
     nats = bytes_ = 0.0
     for index in task._documents:
         targets = torch.from_numpy(shard.document(index).astype("int64"))
@@ -68,7 +69,7 @@ def test_bits_per_byte_is_the_sum_over_whole_documents(pretrain_config: MakeConf
 def test_the_same_configuration_gives_the_same_bytes(pretrain_config: MakeConfig, new_output: MakeOutput) -> None:
     first, second, other = new_output("a"), new_output("b"), new_output("c")
     run(pretrain_config(precision="bfloat16"), first)
-    run(pretrain_config(precision="bfloat16", checkpoint_every=2), second)
+    run(pretrain_config(precision="bfloat16", checkpoint={"every": 2}), second)
     run(pretrain_config(precision="bfloat16", seed=1), other)
     assert contents(first.path) == contents(second.path)
     assert contents(first.path)["model.safetensors"] != contents(other.path)["model.safetensors"]

@@ -20,6 +20,8 @@ from lianlu.model.save import save_model
 from lianlu.tokenizer.tokenizer import Tokenizer
 from lianlu.train.conversations import make_examples, read_split
 from lianlu.train.held_out import held_out_nats
+from lianlu.train.loop import Step
+from lianlu.train.parallel.layout import Layout
 from lianlu.train.sft import FullTune, LoraTune, SftConfig, estimate, run
 from lianlu.train.sft_task import SftTask
 
@@ -43,6 +45,10 @@ def test_lora_learns_and_leaves_the_base_alone(sft_config: MakeConfig, new_outpu
     assert (checkpoint / "model.safetensors").read_bytes() == before
 
 
+def new_task(config: SftConfig) -> SftTask:
+    return SftTask(config, Layout(config))
+
+
 @pytest.mark.parametrize("tune", [{"kind": "lora"}, {"kind": "full"}])
 def test_what_is_written_scores_what_was_reported(
     sft_config: MakeConfig, new_output: MakeOutput, checkpoint: Path, conversations: Path, tune: dict[str, str]
@@ -54,21 +60,21 @@ def test_what_is_written_scores_what_was_reported(
         load_adapter(model, out.path)
     held_out = make_examples(Tokenizer.load(checkpoint), read_split(conversations, 0.1)[1], 1024, cut=True)
     with torch.no_grad():
-        nats, count = held_out_nats(model, held_out.segments, 512)
+        nats, count = held_out_nats(model, held_out.segments, 512, Layout(sft_config()))
     assert nats / count == pytest.approx(out.figures["held_out_loss"], rel=1e-5)
 
 
 def test_bfloat16_holds_frozen_weights_in_bfloat16_and_repeats_itself(sft_config: MakeConfig, new_output: MakeOutput) -> None:
     first, second = new_output("a"), new_output("b")
     run(sft_config(precision="bfloat16", tune={"kind": "lora", "dropout": 0.1}), first)
-    run(sft_config(precision="bfloat16", tune={"kind": "lora", "dropout": 0.1}, checkpoint_every=1), second)
+    run(sft_config(precision="bfloat16", tune={"kind": "lora", "dropout": 0.1}, checkpoint={"every": 1}), second)
     for name in ("adapter_model.safetensors", "losses.jsonl", "samples.jsonl"):
         assert (first.path / name).read_bytes() == (second.path / name).read_bytes()
     assert first.figures["held_out_loss"] < first.figures["held_out_loss_start"]
 
 
 def test_every_conversation_is_seen_once_an_epoch_in_an_order_of_its_own(sft_config: MakeConfig) -> None:
-    task = SftTask(sft_config(epochs=3))
+    task = new_task(sft_config(epochs=3))
     seen = [task._examples_at(step) for step in range(task.num_steps)]
     per_epoch, epoch = [], []
     for chosen in seen:
@@ -78,16 +84,17 @@ def test_every_conversation_is_seen_once_an_epoch_in_an_order_of_its_own(sft_con
             epoch = []
     assert [sorted(order) for order in per_epoch] == [list(range(24))] * 3
     assert per_epoch[0] != per_epoch[1]
-    backwards = SftTask(sft_config(epochs=3))
+    backwards = new_task(sft_config(epochs=3))
     assert [backwards._examples_at(step) for step in reversed(range(task.num_steps))] == seen[::-1]
 
 
 def test_a_step_is_full_but_not_too_full_and_micro_batches_hold_the_same(sft_config: MakeConfig) -> None:
-    task = SftTask(sft_config(batch_tokens=300, micro_tokens=90))
+    config = sft_config(batch_tokens=300, micro_tokens=90)
+    task = new_task(config)
     for step in range(task.num_steps):
-        batches = list(task.batches(step))
+        batches = Step(task, step, Layout(config), config.micro_tokens).batches
         assert sum(batch.num_tokens for batch in batches) <= 300
-        assert all(batch.num_tokens <= 90 or len(batch.cu_seqlens) == 2 for batch in batches)
+        assert all(batch.num_tokens <= 90 or len(batch.attend.boundaries) == 2 for batch in batches)
         wanted = sum(task._train.lengths[index] for index in task._examples_at(step))
         assert sum(batch.num_tokens for batch in batches) == wanted
 

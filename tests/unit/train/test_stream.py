@@ -26,7 +26,7 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> TokenShard:
 
 def flat(stream: DocumentStream, start: int, count: int) -> tuple[list[int], list[int]]:
     segments = stream.segments(start, count)
-    return [int(t) for s in segments for t in s[0]], [int(t) for s in segments for t in s[1]]
+    return [int(t) for s in segments for t in s.inputs], [int(t) for s in segments for t in s.targets]
 
 
 def test_an_epoch_has_every_token_as_a_target_once(shard: TokenShard) -> None:
@@ -38,7 +38,8 @@ def test_an_epoch_has_every_token_as_a_target_once(shard: TokenShard) -> None:
 
 def test_inputs_are_what_comes_before_the_targets(shard: TokenShard) -> None:
     stream = DocumentStream(shard, SEPARATOR, seed=3, max_segment=5)
-    for inputs, targets in stream.segments(0, shard.num_tokens):
+    for segment in stream.segments(0, shard.num_tokens):
+        inputs, targets = segment.inputs, segment.targets
         assert len(inputs) == len(targets) <= 5
         assert inputs[1:].tolist() == targets[:-1].tolist()
         number, place = divmod(int(targets[0]), 100)
@@ -73,8 +74,8 @@ def test_held_out_documents_are_whole_and_within_the_limit(shard: TokenShard) ->
     assert chosen == held_out_documents(shard, max_tokens=20)
     assert held_out_documents(shard, max_tokens=1000) == list(range(len(LENGTHS)))
     segments = document_segments(shard, chosen, SEPARATOR, max_segment=4)
-    assert [int(t) for _, targets in segments for t in targets] == [int(t) for i in chosen for t in shard.document(i)]
-    assert max(len(targets) for _, targets in segments) <= 4
+    assert [int(t) for segment in segments for t in segment.targets] == [int(t) for i in chosen for t in shard.document(i)]
+    assert max(segment.num_tokens for segment in segments) <= 4
 
 
 def test_where_every_document_is_too_long_the_shortest_is_held_out(shard: TokenShard) -> None:
