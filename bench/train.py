@@ -1,205 +1,117 @@
-"""Training tokens a second beside plain transformers loops: the same shapes, data, precision and threads, rounds interleaved.
+"""Training tokens a second and peak memory beside plain transformers loops: same data, same steps, same precision and threads.
 
-Pretraining: a Llama shape of 31.5 M parameters, 8 rows of 512 random tokens a step, no padding on either side. Fine-tuning:
-LoRA of rank 16 on all linear layers of SmolLM2-135M-Instruct, the same eight conversations a round on both sides; the peer
-(transformers and peft) pads two batches of four to their longest row, as its users do, lianlu packs all eight. Full steps:
-forward, backward, clipping, fused AdamW; tokens are those that are not padding. Prints medians and ratios and keeps
-bench/results/train.json. Run: python bench/train.py [--rounds N] [--precision bfloat16|float32]
+    pretrain   a Llama shape of 31.5 M parameters, 8 rows of 512 random tokens a step, no padding on either side
+    sft        all weights of SmolLM2-135M-Instruct on alpaca_en_demo, 4 conversations of at most 512 tokens a step
+    lora       the same data, LoRA of rank 16 on all linear layers (peer: peft)
+
+The peer pads the 4 conversations to the longest, as transformers' Trainer does; lianlu packs them. A step is forward, backward,
+clipping, fused AdamW. Tokens are those that are not padding. Each side lives in a process of its own; rounds (3 steps on one
+side, then the same 3 steps on the other) alternate, so that a slow minute of the machine hits both. Memory is the peak resident
+size during the steps, loading left out. Prints medians and ratios, keeps bench/results/train.json.
+
+Run: python bench/train.py [--rounds N] [--case NAME] [--precision bfloat16|float32]
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
-import os
 import statistics
-import time
-from collections.abc import Callable
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-import transformers
-
 from lianlu.core import machine
-from lianlu.formats.messages import Message
-from lianlu.model.config import ModelConfig
-from lianlu.model.decoder import Decoder, build_model
-from lianlu.model.load import load_model
-from lianlu.model.lora import LoraSpec, add_lora
-from lianlu.model.pull import pull
-from lianlu.tokenizer.tokenizer import Tokenizer
-from lianlu.train.config import OptimConfig
-from lianlu.train.optim import build_optimizer, scale_gradients
-from lianlu.train.packing import Packed, Segment, answer_segment, pack, packed_loss
-from lianlu.train.precision import compute_dtype, mixed
-from lianlu.train.sft_task import freeze_in
 
-THREADS = 2
-CPU = torch.device("cpu")
-RESULTS = Path(__file__).parent / "results" / "train.json"
-SHARED = Path(os.environ.get("LIANLU_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
-SHAPE = {
-    "vocab_size": 16384,
-    "hidden_size": 384,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 8,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 6,
-}
-ROWS, ROW = 8, 512
-MAX_LENGTH, PEER_BATCH, ROUND_CONVERSATIONS = 512, 4, 8
-OPTIM = OptimConfig(lr=1e-4)
-Step = Callable[[int], int]
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "train.json"
+CASES = ("pretrain", "sft", "lora")
+SIDES = ("lianlu", "peer")
+STEPS_A_ROUND = 3
 
 
-def our_step(model: Decoder, dtype: torch.dtype, batch_of: Callable[[int], Packed]) -> Step:
-    """One optimiser step of the loop; says how many tokens it saw."""
-    optimizer = build_optimizer(model, OPTIM)
-    trained = [p for p in model.parameters() if p.requires_grad]
+class Side:
+    """One side of a case in its own process: it answers each line of its input with a line of JSON."""
 
-    def step(number: int) -> int:
-        batch = batch_of(number)
-        with mixed(dtype, CPU):
-            total, count = packed_loss(model, batch)
-        torch.autograd.backward(total)
-        scale_gradients(trained, count, OPTIM.clip)
-        optimizer.step()
-        optimizer.zero_grad()
-        return batch.num_tokens
+    def __init__(self, case: str, side: str, precision: str) -> None:
+        command = [sys.executable, str(HERE / "train_side.py"), case, side, precision]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.answer()
 
-    return step
+    def answer(self) -> dict[str, Any]:
+        """The next line of JSON."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit("a side of the benchmark died; its message is above")
+        found: dict[str, Any] = json.loads(line)
+        return found
 
+    def steps(self, first: int, count: int) -> dict[str, Any]:
+        """Do some steps: seconds, tokens, loss of the last one, and the peak memory so far."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{first} {count}\n")
+        self._process.stdin.flush()
+        return self.answer()
 
-def peer_step(model: Any, dtype: torch.dtype, batches_of: Callable[[int], list[dict[str, torch.Tensor]]]) -> Step:
-    """The plain loop: padded batches, mean loss, clipping, fused AdamW; an optimiser step for every batch."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=OPTIM.lr, betas=OPTIM.betas, weight_decay=OPTIM.weight_decay, fused=True)
-
-    def step(number: int) -> int:
-        useful = 0
-        for batch in batches_of(number):
-            with mixed(dtype, CPU):
-                loss = model(**batch).loss
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(trained, OPTIM.clip)
-            optimizer.step()
-            optimizer.zero_grad()
-            useful += int(batch["attention_mask"].sum())
-        return useful
-
-    return step
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
 
 
-def pretraining(dtype: torch.dtype) -> dict[str, Step]:
-    """Both sides on the same random rows."""
-    ours = build_model(ModelConfig(architecture="llama", **SHAPE), seed=0)
-    theirs = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SHAPE, tie_word_embeddings=False)).train()
-
-    def rows(number: int) -> np.ndarray:
-        return np.random.default_rng(number).integers(0, SHAPE["vocab_size"], (ROWS, ROW + 1))
-
-    def padded(number: int) -> list[dict[str, torch.Tensor]]:
-        ids = torch.from_numpy(rows(number)[:, :-1].copy())
-        return [{"input_ids": ids, "labels": ids, "attention_mask": torch.ones_like(ids)}]
-
-    return {
-        "lianlu": our_step(ours, dtype, lambda number: pack([(row[:-1], row[1:]) for row in rows(number)])),
-        "peer": peer_step(theirs, dtype, padded),
-    }
-
-
-def conversations(tokenizer: Tokenizer) -> list[tuple[list[int], list[bool]]]:
-    """Rendered instruction data: ids and loss masks."""
-    with gzip.open(SHARED / "sft" / "alpaca_en_demo.json.gz", "rt", encoding="utf-8") as file:
-        rows = json.load(file)
-    talks = []
-    for row in rows:
-        asked = "\n".join(part for part in (row["instruction"], row.get("input", "")) if part)
-        messages = [Message(role="user", content=asked), Message(role="assistant", content=row["output"])]
-        rendered = tokenizer.render(messages)
-        if any(rendered.mask[1:MAX_LENGTH]):
-            talks.append((rendered.ids[:MAX_LENGTH], rendered.mask[:MAX_LENGTH]))
-    return talks
-
-
-def fine_tuning(dtype: torch.dtype) -> dict[str, Step]:
-    """Both sides on the same conversations."""
-    from peft import LoraConfig, get_peft_model
-
-    path = pull("smollm2-135m-instruct")
-    talks = conversations(Tokenizer.load(path))
-    ours = load_model(path)
-    add_lora(ours, LoraSpec(rank=16, alpha=32))
-    freeze_in(ours, dtype)
-    plain = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-    theirs = get_peft_model(plain, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")).train()
-
-    def chosen(number: int) -> list[tuple[list[int], list[bool]]]:
-        start = number * ROUND_CONVERSATIONS % (len(talks) - ROUND_CONVERSATIONS)
-        return talks[start : start + ROUND_CONVERSATIONS]
-
-    def packed(number: int) -> Packed:
-        segments: list[Segment] = [answer_segment(ids, mask) for ids, mask in chosen(number)]
-        return pack(segments)
-
-    def padded(number: int) -> list[dict[str, torch.Tensor]]:
-        part = chosen(number)
-        return [pad(part[start : start + PEER_BATCH]) for start in range(0, len(part), PEER_BATCH)]
-
-    return {"lianlu": our_step(ours, dtype, packed), "peer": peer_step(theirs, dtype, padded)}
-
-
-def pad(talks: list[tuple[list[int], list[bool]]]) -> dict[str, torch.Tensor]:
-    """A batch padded to its longest row."""
-    longest = max(len(ids) for ids, _ in talks)
-    batch = {name: torch.zeros(len(talks), longest, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
-    batch["labels"] = torch.full((len(talks), longest), -100)
-    for row, (ids, mask) in enumerate(talks):
-        values = torch.tensor(ids)
-        batch["input_ids"][row, : len(ids)] = values
-        batch["attention_mask"][row, : len(ids)] = 1
-        batch["labels"][row, : len(ids)] = torch.where(torch.tensor(mask), values, -100)
-    return batch
-
-
-def measure(sides: dict[str, Step], rounds: int) -> dict[str, Any]:
-    """Useful tokens a second of every round after one for warming up; both sides do the same work in a round."""
-    rates: dict[str, list[float]] = {name: [] for name in sides}
+def measure(case: str, precision: str, rounds: int) -> dict[str, Any]:
+    """Rates of every round after one for warming up; peak memory of the whole."""
+    sides = {side: Side(case, side, precision) for side in SIDES}
+    rates: dict[str, list[float]] = {side: [] for side in SIDES}
+    last: dict[str, dict[str, Any]] = {}
     for number in range(rounds + 1):
-        for name, step in sides.items():
-            began = time.perf_counter()
-            tokens = step(number)
+        for side, worker in sides.items():
+            steps = STEPS_A_ROUND if number else 1
+            last[side] = worker.steps(number * STEPS_A_ROUND, steps)
             if number:
-                rates[name].append(tokens / (time.perf_counter() - began))
-    mine, peer = (statistics.median(rates[name]) for name in ("lianlu", "peer"))
-    return {"lianlu_tok_per_s": mine, "peer_tok_per_s": peer, "ratio": mine / peer, "rounds": rates}
+                rates[side].append(last[side]["tokens"] / last[side]["seconds"])
+    for worker in sides.values():
+        worker.close()
+    record: dict[str, Any] = {"rounds": rates}
+    for side in SIDES:
+        record[f"{side}_tok_per_s"] = statistics.median(rates[side])
+        record[f"{side}_peak_bytes"] = last[side]["peak_bytes"]
+        record[f"{side}_loss"] = last[side]["loss"]
+    record["speed_ratio"] = record["lianlu_tok_per_s"] / record["peer_tok_per_s"]
+    record["memory_ratio"] = record["lianlu_peak_bytes"] / record["peer_peak_bytes"]
+    return record
+
+
+def line(name: str, record: dict[str, Any]) -> str:
+    """One case for people."""
+    speeds = (
+        f"{record['lianlu_tok_per_s']:.0f} tok/s, transformers {record['peer_tok_per_s']:.0f}, ratio {record['speed_ratio']:.2f}"
+    )
+    sizes = f"{record['lianlu_peak_bytes'] / 1e9:.2f} GB, transformers {record['peer_peak_bytes'] / 1e9:.2f}"
+    losses = f"loss {record['lianlu_loss']:.4f} and {record['peer_loss']:.4f}"
+    return f"{name}: lianlu {speeds}; peak {sizes}, ratio {record['memory_ratio']:.2f}; {losses}"
 
 
 def main() -> None:
     """Run, print, keep."""
-    parser = argparse.ArgumentParser(description="training tokens a second, lianlu beside transformers")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = argparse.ArgumentParser(description="training speed and memory, lianlu beside transformers")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--case", choices=CASES, action="append")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), action="append")
     options = parser.parse_args()
-    torch.set_num_threads(THREADS)
-    torch.manual_seed(0)
-    cases: dict[str, Any] = {}
-    for precision in options.precision or ["bfloat16", "float32"]:
-        dtype = compute_dtype(precision, CPU)
-        for name, sides in {"pretrain_31m": pretraining, "sft_lora_smollm2": fine_tuning}.items():
-            result = measure(sides(dtype), options.rounds)
-            cases[f"{name}_{precision}"] = result
-            mine, peer = result["lianlu_tok_per_s"], result["peer_tok_per_s"]
-            print(
-                f"{name} {precision}: lianlu {mine:.0f} tok/s, transformers {peer:.0f}, ratio {result['ratio']:.2f}", flush=True
-            )
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    RESULTS.parent.mkdir(exist_ok=True)
-    record = {"device": machine.describe_device(), "threads": THREADS, **versions, "cases": cases}
-    RESULTS.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    kept: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    cases = kept.get("cases", {})
+    for case in options.case or CASES:
+        for precision in options.precision or ("float32", "bfloat16"):
+            name = f"{case}_{precision}"
+            cases[name] = measure(case, precision, options.rounds)
+            print(line(name, cases[name]), flush=True)
+            RESULTS.parent.mkdir(exist_ok=True)
+            record = {"device": machine.describe_device(), "threads": 2, "steps_a_round": STEPS_A_ROUND, "cases": cases}
+            RESULTS.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
