@@ -13,6 +13,8 @@ K head_dim, Q = H / G queries of a group, S = Q + 2 heads in a group of wqkv.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -149,18 +151,27 @@ class Decoder(nn.Module):
         return F.normalize(weight_VD, dim=1) if self.config.norm_head else weight_VD
 
 
-def build_model(config: ModelConfig, seed: int, dtype: torch.dtype = torch.float32) -> Decoder:
-    """A new model with random weights that depend on `config` and `seed` only; the global generator is not touched."""
+def empty_model(config: ModelConfig) -> Decoder:
+    """A model without memory: its weights are on `meta` and wait to be placed."""
     with torch.device("meta"):
-        model = Decoder(config)
-    model = model.to_empty(device="cpu")
+        return Decoder(config)
+
+
+def new_weights(config: ModelConfig, seed: int) -> Iterator[tuple[str, Tensor]]:
+    """Names and random fp32 weights of a new model, one by one; the global generator is not touched."""
     generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("norm.weight"):
-                parameter.fill_(1.0)
-            elif name.endswith("bias"):
-                parameter.zero_()
-            else:
-                parameter.normal_(0.0, config.initializer_range, generator=generator)
-    return model.to(dtype)
+    for name, parameter in empty_model(config).named_parameters():
+        tensor = torch.empty(parameter.shape)
+        if name.endswith("norm.weight"):
+            yield name, tensor.fill_(1.0)
+        elif name.endswith("bias"):
+            yield name, tensor.zero_()
+        else:
+            yield name, tensor.normal_(0.0, config.initializer_range, generator=generator)
+
+
+def build_model(config: ModelConfig, seed: int, dtype: torch.dtype = torch.float32) -> Decoder:
+    """A new model with random weights that depend on `config` and `seed` only."""
+    model = empty_model(config)
+    model.load_state_dict({name: tensor.to(dtype) for name, tensor in new_weights(config, seed)}, assign=True)
+    return model

@@ -21,7 +21,7 @@ from lianlu.formats import gguf
 from lianlu.formats.checkpoint import Tensors, read_json
 from lianlu.model import layouts
 from lianlu.model.config import ModelConfig
-from lianlu.model.decoder import Decoder
+from lianlu.model.decoder import Decoder, empty_model
 from lianlu.model.gguf_config import config_from_gguf
 from lianlu.model.hf_config import from_hf, quantisation
 from lianlu.model.lora import Adapter
@@ -71,32 +71,47 @@ def load_model(
     Raises: DataError that names the file for anything missing, unexpected, mis-shaped or damaged; ConfigError for a shape
     that `quant` cannot hold, or an adapter on int8 weights.
     """
+    model, weights = open_model(path, dtype, quant, config, adapter)
+    model.load_state_dict({name: tensor.to(device) for name, tensor in weights}, assign=True)
+    return model
+
+
+def open_model(
+    path: Path | str,
+    dtype: torch.dtype = torch.float32,
+    quant: Method | None = None,
+    config: ModelConfig | None = None,
+    adapter: Adapter | None = None,
+) -> tuple[Decoder, Iterator[tuple[str, Tensor]]]:
+    """The model at `path` on `meta`, and its weights by name, read one by one as they are asked for.
+
+    The arguments and what it raises are those of `load_model`.
+    """
     path = Path(path)
     source = _open_gguf(path) if is_gguf(path) else _open_folder(path)
     source = source if config is None else replace(source, config=config)
     if source.int8 and adapter is not None:
         raise ConfigError("an adapter cannot be merged into int8 weights", hint="merge into the plain model, then quantise")
-    with torch.device("meta"):
-        model = Decoder(source.config)
-        if source.int8:
-            prepare_quantized(model, "int8")
+    model = empty_model(source.config)
+    if source.int8:
+        prepare_quantized(model, "int8")
     expected = model.state_dict()
     _check_names(source, expected)
     quant = None if source.int8 else quant
     rounded = frozenset(f"{name}.weight" for name in linear_names(model)) if quant else frozenset()
     if quant:
         prepare_quantized(model, quant)
-    state: dict[str, Tensor] = {}
-    for name, meta in expected.items():
-        tensor = _updated(name, _fused(source, name, meta), source.config, adapter)
-        made = _quantised(name, tensor, quant) if quant and name in rounded else [(name, _cast(name, tensor, dtype))]
-        state.update((own, part.to(device)) for own, part in made)
-        del tensor, made
-        if name in rounded:
-            # full-width tensors that came and went leave holes between the small ones that stay
-            machine.trim_memory()
-    model.load_state_dict(state, assign=True)
-    return model
+
+    def weights() -> Iterator[tuple[str, Tensor]]:
+        for name, meta in expected.items():
+            tensor = _updated(name, _fused(source, name, meta), source.config, adapter)
+            yield from _quantised(name, tensor, quant) if quant and name in rounded else [(name, _cast(name, tensor, dtype))]
+            del tensor
+            if name in rounded:
+                # full-width tensors that came and went leave holes between the small ones that stay
+                machine.trim_memory()
+
+    return model, weights()
 
 
 def _updated(name: str, tensor: Tensor, config: ModelConfig, adapter: Adapter | None) -> Tensor:
