@@ -45,8 +45,22 @@ def onednn_product(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None
 def _product(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
     if len(x_TI) == 1:
         return _product(x_TI.expand(2, -1).contiguous(), weight_OI, bias_O)[:1]
+    if torch.compiler.is_compiling():
+        hidden_TO: Tensor = _opaque(x_TI, weight_OI, bias_O)
+        return hidden_TO
     y_TO: Tensor = torch.ops.mkldnn._linear_pointwise(x_TI, weight_OI, bias_O, "none", [], "")
     return y_TO
+
+
+@torch.library.custom_op("lianlu::onednn_product", mutates_args=(), schema="(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
+def _opaque(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+    """The same for torch.compile, which takes oneDNN's operator for inference only."""
+    return _product(x_TI, weight_OI, bias_O)
+
+
+@_opaque.register_fake
+def _(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+    return x_TI.new_empty(x_TI.shape[0], weight_OI.shape[0])
 
 
 def _dense(matrix: Tensor) -> Tensor:
@@ -81,7 +95,9 @@ class _OneDnnLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
         ctx.save_for_backward(x_TI if ctx.needs_input_grad[1] else None, weight_OI if ctx.needs_input_grad[0] else None)
-        return onednn_product(x_TI, weight_OI, bias_O)
+        y_TO = onednn_product(x_TI, weight_OI, bias_O)
+        # a single row is part of a larger result, and autograd lets nobody write into such a part
+        return y_TO.clone() if len(y_TO) == 1 else y_TO
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:

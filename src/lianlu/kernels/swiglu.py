@@ -18,6 +18,10 @@ from torch.nn import functional as F
 
 def swiglu(gate_up: Tensor) -> Tensor:
     """`silu(gate) * up` (T, F) of the fused projection (T, 2F) that holds the gate in its first half."""
+    if torch.compiler.is_compiling():
+        # the compiler fuses both passes by itself, and cannot follow the writing into halves below
+        gate_TF, up_TF = gate_up.chunk(2, dim=-1)
+        return F.silu(gate_TF) * up_TF
     return _gate(gate_up) if torch.is_grad_enabled() else _forward(gate_up)
 
 
