@@ -2,7 +2,9 @@
 
 Five worked examples from the training split before each question, drawn by one generator seeded with 1234 over the
 questions in order; greedy; the answer is cut out in two ways: strict (the first number after `####`) and flexible (the
-last number of all). The prompt is a plain text, so that base models can be asked.
+last number of all). The prompt is a plain text, so that base models can be asked. With `chat` the text is one user turn in the
+model's own template, as lm-eval's `--apply_chat_template` sends it, or, without shots, the question alone: what a model tuned
+on questions and answers was shown.
 """
 
 from __future__ import annotations
@@ -14,13 +16,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from lianlu.client.base import CompletionRequest, Reply, Sampling
+from lianlu.client.base import ChatRequest, CompletionRequest, Reply, Sampling
 from lianlu.core.config import Config
 from lianlu.core.errors import ConfigError
 from lianlu.eval.extract import by_regex, cut
 from lianlu.eval.sources import Sources, first, rows
 from lianlu.eval.task import Item, Request, Response, Score, Task
 from lianlu.formats.eval_log import Extracted, MetricSpec
+from lianlu.formats.messages import Message
 
 STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
 FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
@@ -42,6 +45,8 @@ class Gsm8kTask(Config):
     """Worked examples before each question."""
     max_tokens: int = Field(default=256, gt=0)
     """Cap of an answer, in tokens."""
+    chat: bool = False
+    """Ask in the model's chat template, as a user."""
 
 
 def build(config: Gsm8kTask, sources: Sources) -> Task:
@@ -58,9 +63,13 @@ def build(config: Gsm8kTask, sources: Sources) -> Task:
     sampling = Sampling(max_tokens=config.max_tokens, stop=STOPS)
 
     def requests(item: Item) -> list[Request]:
-        return [CompletionRequest(item.fields["prompt"], sampling)]
+        if not config.chat:
+            return [CompletionRequest(item.fields["prompt"], sampling)]
+        asked = item.fields["prompt"] if config.shots else item.input
+        return [ChatRequest([Message(role="user", content=asked)], [], sampling)]
 
-    protocol = {"name": "lm-eval gsm8k 3", "shots": config.shots, "stops": list(STOPS), "max_tokens": config.max_tokens}
+    name = "lm-eval gsm8k 3" + (" in chat" if config.chat else "")
+    protocol = {"name": name, "shots": config.shots, "stops": list(STOPS), "max_tokens": config.max_tokens}
     return Task("gsm8k", "gsm8k test", items, protocol, METRICS, requests, score)
 
 

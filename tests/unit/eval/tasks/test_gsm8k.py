@@ -38,6 +38,15 @@ def test_the_prompt_is_shots_and_question(sources: Sources):
     assert request.sampling.stop == ("Question:", "</s>", "<|im_end|>")
 
 
+def test_in_chat_the_question_is_a_users_turn(sources: Sources):
+    alone = build(Gsm8kTask(shots=0, chat=True), sources)
+    asked = alone.requests(alone.items[1])[0]
+    assert [(message.role, message.content) for message in asked.messages] == [("user", "test 1?")]
+    shown = build(Gsm8kTask(shots=2, chat=True), sources)
+    assert shown.requests(shown.items[1])[0].messages[0].content == shown.items[1].fields["prompt"]
+    assert alone.protocol["name"] != build(Gsm8kTask(shots=0), sources).protocol["name"]
+
+
 def test_a_limit_does_not_change_the_shots(sources: Sources):
     whole, part = build(Gsm8kTask(shots=3), sources), build(Gsm8kTask(shots=3, limit=2), sources)
     assert list(part.items) == list(whole.items[:2])
