@@ -33,15 +33,19 @@ class Config(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _keep_default_kind(cls, table: Any) -> Any:
-        """A union written without its `kind` is of the default kind, so that `tune.rank=8` alone is enough."""
+    def _keep_defaults(cls, table: Any) -> Any:
+        """A table that says only some fields keeps the rest of the field's default, so that `tune.rank=8` alone is enough.
+
+        Without a `kind` it is of the default's kind; a member of another kind begins with its own defaults.
+        """
         if not isinstance(table, Mapping):
             return table
         filled = dict(table)
         for name, field in cls.model_fields.items():
             default, given = field.default, table.get(name)
-            if isinstance(given, Mapping) and "kind" not in given and isinstance(default, Config) and hasattr(default, "kind"):
-                filled[name] = {"kind": default.kind, **given}
+            if isinstance(given, Mapping) and isinstance(default, Config):
+                kind = {"kind": default.kind} if hasattr(default, "kind") else {}
+                filled[name] = merge({**default.model_dump(exclude_unset=True), **kind}, given) if _same(kind, given) else given
         return filled
 
 
@@ -115,6 +119,10 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
         else:
             result[key] = value
     return result
+
+
+def _same(kind: Mapping[str, Any], table: Mapping[str, Any]) -> bool:
+    return bool(table.get("kind", kind.get("kind")) == kind.get("kind"))
 
 
 def with_overrides(table: Mapping[str, Any], overrides: Sequence[str]) -> Table:

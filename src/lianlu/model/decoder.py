@@ -141,6 +141,13 @@ class Decoder(nn.Module):
         normed_TD: Tensor = self.norm(x_TD)
         return normed_TD
 
+    def rotate_with(self, config: ModelConfig) -> None:
+        """Take over rotary base, scaling and trained length from `config`; weights and everything else stay."""
+        names = ("rope_theta", "rope_scaling", "max_position_embeddings")
+        changed = self.config.model_copy(update={name: getattr(config, name) for name in names})
+        if changed != self.config:
+            self.config, self._rotary = changed, Rotary(changed)
+
     def head(self, h_ND: Tensor) -> Tensor:
         """logits_NV of hidden states from `hidden`."""
         return linear(h_ND, self.head_weight()) if self.packed_head is None else self.packed_head.linear(h_ND)

@@ -1,129 +1,154 @@
-"""Stage pretrain: a new language model from token shards.
+"""Stage pretrain: a language model from token shards, new or continued from any checkpoint lianlu reads.
 
-In: a shards folder (train.bin, held_out.bin, tokenizer). Out: a checkpoint in Hugging Face layout with its tokenizer,
-losses.jsonl, samples.jsonl and logs/metrics.jsonl. Documents are packed without padding and do not see each other.
+In: one shards folder or several (train.bin, held_out.bin, tokenizer), and for continued pretraining a checkpoint. Out: a
+checkpoint in Hugging Face layout with its tokenizer, losses.jsonl, samples.jsonl and logs/metrics.jsonl. Documents are packed
+without padding and do not see each other. Several sources are mixed by weight (mix.py), the run may have phases (phases.py).
 
 Held-out quality is bits per byte: summed nats over the held-out tokens, end-of-text included, over ln 2 and the bytes of
-their text, so that it does not depend on the tokenizer; documents longer than `sequence_length` are scored in pieces. gzip
--9 and a byte 5-gram model are measured on the same documents.
+their text, so that it does not depend on the tokenizer; documents longer than the shortest `sequence_length` of the run are
+scored in pieces. gzip -9 and a byte 5-gram model are measured on the same documents.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from lianlu.core.config import Config, Shards
-from lianlu.core.errors import DataError, LianluError
+from lianlu.core.config import Checkpoint, Shards
+from lianlu.core.errors import ConfigError, LianluError
 from lianlu.core.stage import Estimate
 from lianlu.core.store import Output
-from lianlu.model.config import Architecture, ModelConfig
-from lianlu.train.config import TrainConfig
+from lianlu.model.config import ModelConfig
+from lianlu.train.config import AdamW, CosineSchedule, Optim, Schedule, TrainConfig
 from lianlu.train.forecast import Work, forecast
+from lianlu.train.phases import PhaseConfig, Timeline
+from lianlu.train.shape import ShapeConfig
 
 USUAL_VOCABULARY = 8192
 
 
-class ShapeConfig(Config):
-    """The shape of the new model; its vocabulary is that of the shards' tokenizer."""
-
-    architecture: Architecture = "internlm2"
-    """Family: internlm2, llama, qwen2 or qwen3."""
-    hidden_size: int = Field(default=256, gt=0)
-    """Width of the residual stream."""
-    intermediate_size: int = Field(default=768, gt=0)
-    """Width of the feed-forward layer."""
-    num_hidden_layers: int = Field(default=6, gt=0)
-    """Blocks."""
-    num_attention_heads: int = Field(default=4, gt=0)
-    """Query heads."""
-    num_key_value_heads: int = Field(default=2, gt=0)
-    """Key-value heads."""
-    rope_theta: float = Field(default=10000.0, gt=0)
-    """Base of the rotary frequencies."""
-    rms_norm_eps: float = Field(default=1e-5, gt=0)
-    """Added to the mean square before its root."""
-    tie_word_embeddings: bool = False
-    """The output layer is the embedding."""
-    initializer_range: float = Field(default=0.02, gt=0)
-    """Standard deviation of new weights."""
-
-
 class PretrainConfig(TrainConfig):
-    """A new model from token shards."""
+    """A model from token shards."""
 
-    data: Shards
-    """Token shards."""
+    data: Shards | tuple[Shards, ...]
+    """Token shards: one folder, or several to be mixed; all of one tokenizer."""
+    weights: tuple[float, ...] = ()
+    """Shares of the sources in the tokens; empty: each by its size. A small source is repeated."""
+    names: tuple[str, ...] = ()
+    """What the sources are called in figures; empty: as the steps that made them."""
     model: ShapeConfig = ShapeConfig()
     """The shape of the model."""
-    tokens: int = Field(default=1_000_000, gt=0)
+    start: Checkpoint = ""
+    """Continue from this checkpoint, which brings its own shape, instead of new weights."""
+    tokens: int = Field(default=500_000, gt=0)
     """Tokens to train on; the shards are read as often as it takes."""
     steps: int = Field(default=0, ge=0)
-    """Optimiser steps; if set, it decides instead of `tokens`."""
-    batch_tokens: int = Field(default=4096, gt=0)
+    """Optimiser steps of `batch_tokens`; if set, it decides instead of `tokens`."""
+    batch_tokens: int = Field(default=1024, gt=0)
     """Tokens of one optimiser step."""
-    sequence_length: int = Field(default=512, gt=1)
+    sequence_length: int = Field(default=256, gt=1)
     """Longest piece of a document that is seen at once."""
+    phases: tuple[PhaseConfig, ...] = ()
+    """Parts of the run with settings of their own, in order; empty: one for all."""
     held_out_tokens: int = Field(default=30_000, gt=0)
-    """Held-out tokens to evaluate on, at most."""
+    """Held-out tokens to evaluate on, at most, over all sources."""
     ngram_bytes: int = Field(default=16_000_000, ge=0)
-    """Bytes of training text the 5-gram baseline is made from, at most."""
+    """Bytes of training text the 5-gram baselines are made from, at most."""
     sample_prompts: tuple[str, ...] = ("", "The ", "def ")
     """Beginnings of text samples; each is continued greedily and at temperature 0.8."""
     sample_tokens: int = Field(default=48, ge=0)
     """Length of a text sample."""
+    optim: Optim = AdamW(lr=2e-3)
+    """The optimiser."""
+    schedule: Schedule = CosineSchedule(final=0.0)
+    """How the learning rate moves."""
+
+    @model_validator(mode="after")
+    def _check(self) -> PretrainConfig:
+        """Raises: ConfigError for lists that do not fit the sources, a shape beside a checkpoint, or wrong phases."""
+        count = len(self.folders)
+        if not count:
+            raise ConfigError("data names no shards", hint='write data = "@shard", or a list of several')
+        weighted = [self.weights, *(phase.weights for phase in self.phases)]
+        for weights in filter(None, weighted):
+            if len(weights) != count or min(weights) < 0 or sum(weights) <= 0:
+                message = f"weights {list(weights)} do not fit {count} sources"
+                raise ConfigError(message, hint="give one number for each folder of data, none below 0, one above")
+        if self.names and (len(self.names) != count or len(set(self.names)) != count):
+            raise ConfigError(f"names {list(self.names)} do not fit {count} sources", hint="give each its own name")
+        if self.start and self.model != ShapeConfig():
+            raise ConfigError("start and model are both given", hint="the checkpoint brings its shape: leave model out")
+        _ = self.timeline
+        return self
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The shard folders."""
+        return (self.data,) if isinstance(self.data, str) else self.data
+
+    @property
+    def timeline(self) -> Timeline:
+        """The steps of the run and their phases."""
+        whole = PhaseConfig(share=1.0, weights=self.weights, sequence_length=self.sequence_length, batch_tokens=self.batch_tokens)
+        tokens = self.steps * self.batch_tokens or self.tokens
+        return Timeline(self.phases, whole, tokens, self.schedule)
 
     @property
     def num_steps(self) -> int:
         """Optimiser steps."""
-        return self.steps or -(-self.tokens // self.batch_tokens)
+        return self.timeline.num_steps
 
 
 def estimate(config: PretrainConfig) -> Estimate:
-    """A forecast from the shape; the vocabulary is that of the shards if they are there."""
+    """A forecast from the shape; vocabulary and checkpoint are looked at if they are there."""
+    batch = max(phase.batch_tokens for phase in config.timeline.phases)
+    at_once = max(min(batch, config.micro_tokens), config.timeline.longest)
+    return forecast(planned_model(config), Work(config.timeline.num_tokens, at_once), config.precision)
+
+
+def planned_model(config: PretrainConfig) -> ModelConfig:
+    """The shape that will be trained, as far as it can be told before shards or checkpoint are there."""
     from lianlu.formats.shards import open_shard
+    from lianlu.model.load import read_config
 
     try:
-        vocab_size = open_shard(Path(config.data) / "train.bin").vocab_size
-    except (LianluError, OSError):
+        if config.start:
+            return continued(read_config(config.start), config.timeline)
+        vocab_size = open_shard(Path(config.folders[0]) / "train.bin").vocab_size
+    except (LianluError, OSError, ValueError):
         vocab_size = USUAL_VOCABULARY
-    tokens = config.num_steps * config.batch_tokens
-    work = Work(tokens, min(config.batch_tokens, config.micro_tokens))
-    return forecast(model_config(config, vocab_size), work, config.precision)
+    return config.model.as_model(vocab_size, config.timeline.longest)
 
 
-def model_config(config: PretrainConfig, vocab_size: int, **special_ids: Any) -> ModelConfig:
-    """The shape as a model config."""
-    shape = config.model.model_dump()
-    return ModelConfig(vocab_size=vocab_size, max_position_embeddings=config.sequence_length, **shape, **special_ids)
+def continued(model: ModelConfig, timeline: Timeline) -> ModelConfig:
+    """The config of a checkpoint, with room for the longest sequence of the run."""
+    longest = max(model.max_position_embeddings, timeline.longest)
+    return model.model_copy(update={"max_position_embeddings": longest})
 
 
 def run(config: PretrainConfig, out: Output) -> None:
-    """Train, evaluate, and write the checkpoint; continues where a killed run stopped. Raises: DataError for bad shards."""
-    from lianlu.model.decoder import build_model
+    """Train, evaluate, and write the checkpoint; continues where a killed run stopped.
+
+    Raises: DataError for bad shards, or a checkpoint that does not fit them.
+    """
     from lianlu.model.save import save_model
     from lianlu.tokenizer.tokenizer import Tokenizer
     from lianlu.train.checkpoint.state import finish, finished
     from lianlu.train.loop import RESUME, Loop
     from lianlu.train.parallel.layout import Layout
+    from lianlu.train.pretrain_model import open_model
     from lianlu.train.pretrain_task import PretrainTask
 
     if (figures := finished(out.path / RESUME)) is not None:
         out.figures.update(figures)
         return
-    tokenizer = Tokenizer.load(config.data)
+    tokenizer = Tokenizer.load(config.folders[0])
     layout = Layout(config)
     task = PretrainTask(config, tokenizer, layout)
-    if tokenizer.vocab_size > task.vocab_size:
-        raise DataError(
-            f"the shards in {config.data} know {task.vocab_size} tokens, their tokenizer {tokenizer.vocab_size}",
-            hint="the folder mixes two runs: make the shards again",
-        )
-    special_ids = {"bos_token_id": tokenizer.bos_id, "eos_token_ids": tokenizer.eos_ids, "pad_token_id": tokenizer.pad_id}
-    model = build_model(model_config(config, task.vocab_size, **special_ids), config.seed).to(layout.device)
+    model = open_model(config, tokenizer, task.vocab_size).to(layout.device)
     Loop(model, task, config, out, layout).run("pretrain")
+    task.prepare(model, task.num_steps - 1)
     save_model(model.cpu(), out.path)
     tokenizer.save(out.path)
     out.figures.update(task.figures(model, out))
