@@ -2,33 +2,89 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from lianlu.core.config import Aside, Config
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
-class AdamW(Config):
-    """AdamW with decoupled weight decay on matrices (not on norms and biases)."""
+class GroupRule(Config):
+    """What the parameters with some names are trained with; in a list of rules the first that matches a name counts."""
 
-    kind: Literal["adamw"] = "adamw"
+    match: str
+    """Regular expression, looked for anywhere in a name such as layers.3.mlp.down.weight."""
+    lr: float = Field(default=1.0, ge=0)
+    """Factor on the learning rate."""
+    weight_decay: float | None = Field(default=None, ge=0)
+    """Weight decay, vectors included; left out, it stays what it is."""
+
+    @field_validator("match")
+    @classmethod
+    def _is_an_expression(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"no regular expression: {error}") from error
+        return value
+
+
+class AnyOptim(Config):
+    """What every optimiser has: each trains some of the weights by AdamW."""
+
     lr: float = Field(default=1e-3, gt=0)
     """Highest learning rate."""
-    betas: tuple[Share, Share] = (0.9, 0.95)
-    """Decay of the running mean and of the running square of the gradient."""
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
+    """Decay of AdamW's running mean and of its running square of the gradient."""
     eps: float = Field(default=1e-8, gt=0)
     """Added to the root of the running square."""
     weight_decay: float = Field(default=0.1, ge=0)
-    """Share of a weight removed each step, times the learning rate."""
+    """Share of a weight removed each step, times the learning rate; norms and biases are left alone."""
     clip: float = Field(default=1.0, ge=0)
     """Largest global norm of the gradient; 0 turns clipping off."""
+    groups: tuple[GroupRule, ...] = ()
+    """Rates and weight decay for parameters by name."""
 
 
-Optim = AdamW
+class AdamW(AnyOptim):
+    """AdamW with decoupled weight decay: 8 bytes of state for each weight."""
+
+    kind: Literal["adamw"] = "adamw"
+
+
+class AdamW8(AnyOptim):
+    """AdamW with its states in 8 bits: 2 bytes for each weight; vectors and small matrices keep 32 bits."""
+
+    kind: Literal["adamw8"] = "adamw8"
+    embedding_bits: Literal[8, 32] = 32
+    """Bits of the embedding's states; its gradients are the most uneven, and 32 is what the authors advise."""
+
+
+class Muon(AnyOptim):
+    """Muon for the matrices of the blocks, 4 bytes of state each; AdamW for embedding, output layer, norms and biases.
+
+    Updates have the size of AdamW's, so that rate and weight decay that are good for AdamW are good here.
+    """
+
+    kind: Literal["muon"] = "muon"
+    adamw_lr: float | None = Field(default=None, gt=0)
+    """Highest learning rate of what AdamW trains; left out, the same."""
+    momentum: float = Field(default=0.95, ge=0, lt=1)
+    """Decay of the running mean of the gradient."""
+    nesterov: bool = True
+    """Look one step ahead along the running mean."""
+    newton_schulz_steps: int = Field(default=5, ge=1, le=20)
+    """Iterations that make a matrix orthogonal."""
+    precision: Precision = "auto"
+    """Number type of these iterations: auto is bfloat16 where the processor multiplies it natively, else float32."""
+
+
+Optim = Annotated[AdamW | AdamW8 | Muon, Field(discriminator="kind")]
 
 
 class CosineSchedule(Config):
@@ -42,7 +98,10 @@ class CosineSchedule(Config):
 
 
 class WsdSchedule(Config):
-    """Warm-up, stable, decay: the rate stays at its highest and falls linearly over the last `decay` of the steps."""
+    """Warm-up, stable, decay: the rate stays at its highest and falls linearly over the last `decay` of the steps.
+
+    With nothing in between, `decay = 1 - warmup`, it is the linear schedule.
+    """
 
     kind: Literal["wsd"] = "wsd"
     warmup: Share = 0.03
@@ -51,6 +110,12 @@ class WsdSchedule(Config):
     """Share of the steps in which it falls."""
     final: Share = 0.0
     """Where the rate ends, as a share of the highest."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> WsdSchedule:
+        if self.warmup + self.decay > 1 + 1e-9:
+            raise ValueError(f"warmup {self.warmup} and decay {self.decay} are more than all steps")
+        return self
 
 
 class ConstantSchedule(Config):

@@ -1,0 +1,161 @@
+"""Muon (Jordan 2024): the running mean of a matrix's gradient, made orthogonal by Newton-Schulz iterations, is the update.
+
+The update is scaled by `0.2 sqrt(max(rows, columns))`, which gives it the size of AdamW's, and weight decay is decoupled
+(Moonlight, arXiv 2502.16982). The numbers are those of `torch.optim.Muon(adjust_lr_fn="match_rms_adamw")` on unfused layers:
+what is fused here is taken apart, since gate and up, and query, key and value, are matrices of their own, and Jordan found
+that they learn better so. State: `momentum_buffer`.
+
+Shards (DTensor): in a round each process of those that share one copy gets the shards of one whole matrix from the others,
+makes it orthogonal, and gives the shards of the result back: one exchange there, one back, no process ever holds more than
+one whole matrix, and the work is divided. Matrices go by size, so that those of a round take equally long. What all processes
+hold whole, they all compute.
+
+Shapes: M rows and N columns of one logical matrix, in the number type of the iterations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from lianlu.train.optim.adamw import State
+from lianlu.train.optim.shards import Region, local, regions, sharing_group
+from lianlu.train.precision import compute_dtype
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+TINY = 1e-7
+RMS = 0.2
+
+Job = tuple[Tensor, Mapping[str, Any]]
+
+
+def new_state(parameter: Tensor) -> dict[str, Tensor]:
+    """The state before the first step."""
+    return {"momentum_buffer": torch.zeros_like(parameter)}
+
+
+def orthogonalise(x_MN: Tensor, num_steps: int) -> Tensor:
+    """A matrix near the nearest orthogonal one: singular values between about 0.7 and 1.2 (Jordan's quintic)."""
+    if x_MN.shape[0] > x_MN.shape[1]:
+        return orthogonalise(x_MN.T, num_steps).T
+    a, b, c = COEFFICIENTS
+    x_MN = x_MN / x_MN.norm().clamp(min=TINY)
+    for _ in range(num_steps):
+        gram_MM = x_MN @ x_MN.T
+        x_MN = torch.addmm(x_MN, torch.addmm(gram_MM, gram_MM, gram_MM, beta=b, alpha=c), x_MN, beta=a)
+    return x_MN
+
+
+def orthogonal(whole: Tensor, rows: Sequence[int], num_steps: int) -> Tensor:
+    """Each logical matrix of a parameter made orthogonal; `rows` as in `row_scales`."""
+    done = [orthogonalise(part.reshape(-1, whole.shape[-1]), num_steps).view(part.shape) for part in _parts(whole, rows)]
+    return torch.cat(done, dim=1).view(whole.shape)
+
+
+def row_scales(shape: Sequence[int], rows: Sequence[int], device: torch.device) -> Tensor:
+    """What gives each row of an orthogonal update AdamW's size; shape (.., 1).
+
+    Rows take turns between logical matrices: the first `rows[0]` belong to the first, and so on, then from the beginning.
+    An empty `rows` stands for one matrix.
+    """
+    scales = torch.empty(*shape[:-1], 1, device=device)
+    for part in _parts(scales, rows):
+        part.fill_(RMS * math.sqrt(max(part.shape[0] * part.shape[1], shape[-1])))
+    return scales
+
+
+def _parts(whole: Tensor, rows: Sequence[int]) -> Iterator[Tensor]:
+    """Views (turns, rows, columns), one for each logical matrix."""
+    num_rows = whole.numel() // whole.shape[-1]
+    period = sum(rows) or num_rows
+    yield from torch.split(whole.view(num_rows // period, period, whole.shape[-1]), list(rows) or [period], dim=1)
+
+
+class MuonUpdate:
+    """Muon's step for one optimiser; remembers which processes hold what, and the groups they talk in."""
+
+    def __init__(self) -> None:
+        self._regions: dict[Tensor, dict[int, Region]] = {}
+        self._groups: dict[tuple[int, ...], dist.ProcessGroup] = {}
+
+    def __call__(self, groups: Sequence[Mapping[str, Any]], states: Mapping[Tensor, State]) -> None:
+        """One step of every parameter that has a gradient."""
+        shared: dict[dist.ProcessGroup, list[Job]] = defaultdict(list)
+        for group in groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                if (holders := self._holders(parameter)) is None:
+                    whole = _direction(parameter, states[parameter], group)
+                    _apply(parameter, group, orthogonal(whole, group["rows"], group["newton_schulz_steps"]), None)
+                else:
+                    shared[holders].append((parameter, group))
+        for holders, jobs in shared.items():
+            jobs.sort(key=lambda job: -job[0].numel())
+            for start in range(0, len(jobs), holders.size()):
+                self._round(holders, jobs[start : start + holders.size()], states)
+
+    def _holders(self, parameter: Tensor) -> dist.ProcessGroup | None:
+        """The processes that share one copy of the parameter, if there are several."""
+        if not isinstance(parameter, DTensor):
+            return None
+        if parameter not in self._regions:
+            self._regions[parameter] = regions(parameter)
+        ranks = tuple(self._regions[parameter])
+        if len(ranks) == 1:
+            return None
+        if ranks not in self._groups:
+            self._groups[ranks] = sharing_group(parameter, ranks)
+        return self._groups[ranks]
+
+    def _round(self, holders: dist.ProcessGroup, jobs: Sequence[Job], states: Mapping[Tensor, State]) -> None:
+        """One step of as many matrices as there are holders: the first is made orthogonal by the first holder, and so on."""
+        ranks = dist.get_process_group_ranks(holders)
+        me, idle = ranks.index(dist.get_rank()), [0] * (len(ranks) - len(jobs))
+        shards = [_direction(parameter, states[parameter], group) for parameter, group in jobs]
+        sizes = [shard.numel() for shard in shards] + idle
+        held = [self._regions[jobs[me][0]][rank] for rank in ranks] if me < len(jobs) else []
+        own_sizes = [math.prod(region.shape) for region in held] or [0] * len(ranks)
+        got = _exchange(torch.cat([shard.flatten() for shard in shards]), sizes, own_sizes, holders)
+        if held:
+            parameter, group = jobs[me]
+            whole = got.new_empty(parameter.shape)
+            for region, piece in zip(held, torch.split(got, own_sizes), strict=True):
+                region.of(whole).copy_(piece.view(region.shape))
+            done = orthogonal(whole, group["rows"], group["newton_schulz_steps"])
+            got = torch.cat([region.of(done).flatten() for region in held])
+        back = torch.split(_exchange(got, own_sizes, sizes, holders), sizes)
+        for (parameter, group), shard, piece in zip(jobs, shards, back, strict=False):
+            _apply(parameter, group, piece.view(shard.shape), self._regions[parameter][ranks[me]])
+
+
+def _direction(parameter: Tensor, state: State, group: Mapping[str, Any]) -> Tensor:
+    """This process's part of what is to be made orthogonal, after the running mean took the gradient in."""
+    assert parameter.grad is not None
+    grad, mean = local(parameter.grad), local(state["momentum_buffer"])
+    mean.lerp_(grad, 1 - group["momentum"])
+    ahead = grad.lerp(mean, group["momentum"]) if group["nesterov"] else mean
+    return ahead.to(compute_dtype(group["precision"], grad.device))
+
+
+def _apply(parameter: Tensor, group: Mapping[str, Any], direction: Tensor, region: Region | None) -> None:
+    """Decay this process's part of the weights, and add its part of the orthogonal direction."""
+    weight, lr = local(parameter), group["lr"]
+    scales = row_scales(parameter.shape, group["rows"], weight.device)
+    if region is not None:
+        scales = Region((*region.shape[:-1], 1), (*region.offset[:-1], 0)).of(scales)
+    weight.mul_(1 - lr * group["weight_decay"]).sub_(direction.to(weight.dtype) * (lr * scales))
+
+
+def _exchange(sent: Tensor, sizes: list[int], wanted: list[int], group: dist.ProcessGroup) -> Tensor:
+    """`sizes[i]` elements go to the i-th process of the group, `wanted[i]` come from it."""
+    got = sent.new_empty(sum(wanted))
+    dist.all_to_all_single(got, sent, wanted, sizes, group)
+    return got
