@@ -169,7 +169,7 @@ def test_a_finished_run_trains_no_further(new_output: MakeOutput) -> None:
     before = (out.path / "losses.jsonl").read_bytes()
     assert torch.equal(train(out, LineTask())[1].weight, wanted[1].weight)
     assert (out.path / "losses.jsonl").read_bytes() == before
-    assert [path.name for path in (out.path / RESUME).iterdir()] == ["state.safetensors"]
+    assert [path.name for path in (out.path / RESUME).iterdir()] == ["step-00000009"]
 
 
 def test_a_diverging_run_stops_with_advice_and_keeps_its_state(new_output: MakeOutput) -> None:

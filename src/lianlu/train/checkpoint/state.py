@@ -1,29 +1,39 @@
 """The state of a training run, so that a killed run continues to the very bits an unbroken one would have reached.
 
-One safetensors file, replaced atomically: trainable weights, optimiser state, and in its metadata the next step and how
-long each log was. Nothing else is state: the order of the data, the learning rate, dropout and samples are functions of
-seed and step. Logs grow between checkpoints; a resumed run cuts them back to the recorded length.
+Trainable parameters (`model.NAME`) and every tensor that the optimiser holds for them (`optimizer.KEY.NAME`), as blocks of
+safetensors files planned by torch.distributed.checkpoint, and a record with the next step and how long each log was.
+Nothing else is state: the order of the data, the learning rate, dropout and samples are functions of seed and step. Logs
+grow between states; a resumed run cuts them back to the recorded length.
+
+Shapes on disk are canonical, whatever the layout of the run: a gate_up of (2F, D) in one process is stored as (2, F, D),
+which is how processes that divide it hold it, and whatever the optimiser keeps for its rows likewise.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.tensor import DTensor
 
-from lianlu.core.errors import ArtifactError
-from lianlu.core.files import disk_errors, write_json
+from lianlu.core.errors import ArtifactError, LianluError
+from lianlu.core.files import write_json
+from lianlu.train.checkpoint.folder import kept_on_purpose, read_state, remove, state_folder, steps, sweep
+from lianlu.train.checkpoint.storage import State, StateReader, StateWriter
+from lianlu.train.config import CheckpointConfig
 
-FORMAT = 1
-FILE = "state.safetensors"
 DONE = "done.json"
+PAIRED = ".gate_up.weight"
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -31,84 +41,119 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def save_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, logs: Sequence[Path]) -> None:
-    """Replace the state in `folder`: `step` is the next one to do, `logs` are the files that grow with the run."""
+def state_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Everything that is state, by its name on disk and in its shape on disk; the memory is that of the run."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in trainable(model).items():
-        tensors[f"model.{name}"] = parameter.detach()
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{key}.{name}"] = value
-    lengths = {path.name: path.stat().st_size if path.exists() else 0 for path in logs}
-    metadata = {"lianlu": json.dumps({"format": FORMAT, "step": step, "logs": lengths}, sort_keys=True)}
-    final = folder / FILE
-    temporary = folder / f".{FILE}.{os.getpid()}.tmp"
+        held = {"model": parameter.detach()}
+        held.update({f"optimizer.{key}": value for key, value in optimizer.state.get(parameter, {}).items()})
+        for kind, value in held.items():
+            tensors[f"{kind}.{name}"] = _canonical(name, value, parameter.shape)
+    return tensors
+
+
+def _canonical(name: str, value: Tensor, shape: torch.Size) -> Tensor:
+    """Gate and up as two matrices, and likewise what an optimiser holds for each of their rows or blocks of rows."""
+    if isinstance(value, DTensor) or not name.endswith(PAIRED):
+        return value
+    if len(shape) == 2 and value.ndim and value.shape[0] == shape[0]:
+        return value.view(2, -1, *value.shape[1:])
+    return value
+
+
+def plan_state(writer: StateWriter, model: nn.Module, optimizer: torch.optim.Optimizer, group: Any) -> None:
+    """Let the processes of `group` agree on who writes what; the writer holds its share afterwards."""
+    planner = DefaultSavePlanner(flatten_state_dict=False)
     try:
-        with disk_errors(final):
-            folder.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, temporary, metadata=metadata)
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, final)
-    except SafetensorError as error:
-        raise ArtifactError(f"cannot write {final}: {error}", hint="free some disk space and run again") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        with _alone():
+            save(state_tensors(model, optimizer), storage_writer=writer, planner=planner, process_group=group)
+    except CheckpointException as error:
+        raise _first(error) from error
 
 
-def restore_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, logs: Sequence[Path]) -> int:
-    """Load the state in `folder` and cut the logs back to it; returns the next step, 0 (and no logs) if there is none.
+def load_state(state: State, model: nn.Module, optimizer: torch.optim.Optimizer, group: Any = None) -> None:
+    """Make parameters and optimiser what `state` says, however many processes wrote it and in whatever layout.
 
-    Raises: ArtifactError if the state belongs to another model or is damaged.
+    Raises: DamagedError if its files cannot be read; ArtifactError if it belongs to another model.
     """
-    path = folder / FILE
-    for leftover in folder.glob(f".{FILE}.*.tmp"):
-        leftover.unlink(missing_ok=True)
-    if not path.exists():
-        for log in logs:
-            log.unlink(missing_ok=True)
-        return 0
+    _materialise(optimizer)
+    _forget_unsaved(state, model, optimizer)
+    planner = DefaultLoadPlanner(flatten_state_dict=False)
+    tensors = state_tensors(model, optimizer)
     try:
-        with safe_open(path, framework="pt") as file:
-            state = json.loads((file.metadata() or {})["lianlu"])
-            names = list(file.keys())
-            _copy_tensors({name: file.get_tensor(name) for name in names}, model, optimizer)
-    except (SafetensorError, KeyError, ValueError, RuntimeError, OSError) as error:
-        message = f"{path} cannot continue this run: {error}"
-        raise ArtifactError(message, hint=f"remove {folder} to start the step anew") from error
-    for log in logs:
-        _cut(log, int(state["logs"].get(log.name, 0)))
-    return int(state["step"])
+        with _alone():
+            load(tensors, storage_reader=StateReader(state), planner=planner, process_group=group)
+    except CheckpointException as error:
+        cause = _first(error)
+        if isinstance(cause, RuntimeError | ValueError):  # DCP's for a name or a shape that is not there
+            message = f"{state.folder} cannot continue this run: {cause}"
+            raise ArtifactError(message, hint=f"remove {state.folder.parent} to start the step anew") from error
+        raise cause from error
 
 
-@torch.no_grad()
-def _copy_tensors(tensors: Mapping[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    parameters = trainable(model)
-    for name, parameter in parameters.items():
-        parameter.copy_(tensors[f"model.{name}"])
-    for name, value in tensors.items():
-        kind, _, rest = name.partition(".")
-        if kind == "optimizer":
-            key, _, owner = rest.partition(".")
-            optimizer.state[parameters[owner]][key] = value.clone()
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """DCP warns that one process alone saves by itself; that is meant."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
+        yield
 
 
-def _cut(log: Path, length: int) -> None:
-    """Shorten a log to `length` bytes; one that is shorter than that has been tampered with and is left as it is."""
-    if log.exists() and log.stat().st_size > length:
-        with disk_errors(log):
-            os.truncate(log, length)
+def _first(error: CheckpointException) -> BaseException:
+    return next(iter(error.failures.values()))[0]
+
+
+def _materialise(optimizer: torch.optim.Optimizer) -> None:
+    """Let the optimiser make its own tensors: one step at rate zero from gradients of zero, whose results are overwritten."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+
+
+def _forget_unsaved(state: State, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """A parameter that had no optimiser state when it was written has none now (its steps were all left out)."""
+    saved = {name.split(".", 2)[2] for name in state.record.tensors if name.startswith("optimizer.")}
+    for name, parameter in trainable(model).items():
+        if name not in saved:
+            optimizer.state.pop(parameter, None)
 
 
 def finish(folder: Path, figures: Mapping[str, Any]) -> None:
-    """Say that the stage has written all its results, and drop the state; a run killed after this has nothing left to do."""
+    """Say that the stage has written all its results, and drop its states but those that were kept on purpose.
+
+    A run killed after this has nothing left to do.
+    """
     write_json(folder / DONE, dict(figures))
-    (folder / FILE).unlink(missing_ok=True)
+    _drop_states(folder)
 
 
 def finished(folder: Path) -> dict[str, Any] | None:
-    """The figures that `finish` recorded, or None while there is still work."""
+    """The figures that `finish` recorded, or None while there is still work; completes a `finish` that was killed."""
     try:
         figures: dict[str, Any] = json.loads((folder / DONE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    _drop_states(folder)
     return figures
+
+
+def _drop_states(folder: Path) -> None:
+    """Leave what keep_every and keep_best asked for; without such a wish the folder is empty of states."""
+    sweep(folder)
+    whole: dict[int, State] = {}
+    for step in steps(folder):
+        try:
+            whole[step] = read_state(folder, step)
+        except LianluError:
+            continue
+    figures = {step: state.record.figure for step, state in whole.items()}
+    wish = CheckpointConfig.model_validate(whole[max(whole)].record.keep) if whole else CheckpointConfig()
+    for step in set(steps(folder)) - kept_on_purpose(figures, wish):
+        remove(state_folder(folder, step))
