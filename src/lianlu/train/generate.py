@@ -11,6 +11,7 @@ import torch
 
 from lianlu.kernels.attention import PackedCausal
 from lianlu.model.decoder import Decoder
+from lianlu.train.parallel.vocab import last_logits
 
 
 @torch.no_grad()
@@ -29,7 +30,7 @@ def generate(
         input_ids_T = torch.tensor(ids, device=device)
         positions_T = torch.arange(len(ids), device=device)
         hidden_TD = model.hidden(input_ids_T, positions_T, PackedCausal([0, len(ids)]))
-        logits_V = model.head(hidden_TD[-1:])[0].float().cpu()
+        logits_V = last_logits(model, hidden_TD[-1:])[0].float().cpu()
         if temperature > 0:
             chosen = int(torch.multinomial(torch.softmax(logits_V / temperature, dim=0), 1, generator=generator))
         else:

@@ -15,5 +15,5 @@ def held_out_nats(model: Decoder, segments: Sequence[Segment], max_tokens: int, 
     shares = deal([segment.num_tokens for segment in segments], layout.num_data, max_tokens)
     nats = 0.0
     for part in shares[layout.data_rank]:
-        nats += float(packed_loss(model, pack([segments[index] for index in part])))
+        nats += float(packed_loss(model, layout.local(pack([segments[index] for index in part]))))
     return layout.total(nats), sum(segment.num_targets for segment in segments)

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from lianlu.kernels.attention import Attend, PackedCausal, packed_positions
-from lianlu.kernels.cross_entropy import IGNORE, masked_cross_entropy
+from lianlu.kernels.cross_entropy import IGNORE
 from lianlu.model.decoder import Decoder
+from lianlu.train.parallel.vocab import summed_loss
 
 Ids = npt.NDArray[Any]
 NOWHERE = -1
@@ -88,7 +89,7 @@ def packed_loss(model: Decoder, batch: Packed) -> Tensor:
     device = model.embed_tokens.weight.device
     ids_T, positions_T, lengths_T = (x.to(device) for x in (batch.input_ids, batch.positions, batch.lengths))
     hidden_TD = model.hidden(ids_T, positions_T, batch.attend, lengths_T)
-    return masked_cross_entropy(hidden_TD, model.head_weight(), batch.targets.to(device))[0]
+    return summed_loss(model, hidden_TD, batch.targets.to(device))
 
 
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:

@@ -12,13 +12,16 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from lianlu.core import processes
 from lianlu.core.machine import cpu_flags
 from lianlu.train.config import Precision
 
 
 def pick_device() -> torch.device:
-    """The GPU if PyTorch sees one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The GPU if PyTorch sees one, else the CPU; of several processes on a machine each has a GPU of its own."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", processes.local_rank()) if processes.num_processes() > 1 else torch.device("cuda")
 
 
 def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:

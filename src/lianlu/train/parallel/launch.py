@@ -1,0 +1,76 @@
+"""Joining the other processes of a launch, and words from the main process to the others between stages.
+
+Gradients travel by gloo (CPU) or NCCL (GPU); on a GPU the group has gloo besides, for checkpoints that are written from a
+copy in memory. Between stages there is no such traffic: the main process may work alone for hours, and the others wait for
+its word in the key-value store that torchrun keeps, which has no time limit of its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from functools import cache
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from lianlu.core import processes
+from lianlu.core.errors import ConfigError
+
+# A process that waits longer than this for the others in the middle of a stage takes them for dead.
+TIMEOUT = timedelta(hours=1)
+FOREVER = timedelta(days=3650)
+
+
+def join(device: torch.device) -> None:
+    """Form the process group, unless there is one. Raises: ConfigError if the launcher left something out."""
+    if dist.is_initialized():
+        return
+    backend = "gloo"
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        backend = "cpu:gloo,cuda:nccl"
+    store = dist.PrefixStore("group", _store())
+    dist.init_process_group(backend, store=store, rank=processes.rank(), world_size=processes.num_processes(), timeout=TIMEOUT)
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+@cache
+def _store() -> dist.Store:
+    """The key-value store of this launch."""
+    try:
+        store, _, _ = next(_rendezvous())
+    except ValueError as error:
+        hint = "start the processes with torchrun (docs/scale.md), or set the variables as it does"
+        raise ConfigError(f"this process cannot find the others: {error}", hint=hint) from error
+    store.set_timeout(TIMEOUT)
+    return store
+
+
+def _rendezvous() -> Iterator[tuple[dist.Store, int, int]]:
+    found: Iterator[tuple[dist.Store, int, int]] = dist.rendezvous("env://", processes.rank(), processes.num_processes())
+    return found
+
+
+class Word:
+    """What the main process says to the others, one thing after another; all of them take the same steps."""
+
+    def __init__(self) -> None:
+        self._store = dist.PrefixStore("word", _store())
+
+    def give(self, key: str, said: Any) -> None:
+        """Say something (JSON) under a name that is used once."""
+        self._store.set(key, json.dumps(said))
+
+    def hear(self, key: str) -> Any:
+        """Wait for it, however long it takes."""
+        self._store.wait([key], FOREVER)
+        return json.loads(self._store.get(key))
