@@ -66,6 +66,17 @@ def read_records(
     `text_fields` are tried in order; a line without any of them is rejected.
     Raises: DataError when the file cannot be opened or has a future format.
     """
+    for item in read_lines(path, max_line_bytes):
+        parsed = item if isinstance(item, Rejected) else _parse(path, item[0], item[1], text_fields)
+        if parsed is not None:
+            yield parsed
+
+
+def read_lines(path: Path, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[tuple[int, bytes] | Rejected]:
+    """Number, from 1, and bytes of each line; one that is too long, and where an archive breaks off, as `Rejected`.
+
+    Raises: DataError when the file cannot be opened.
+    """
     with open_bytes(path) as file:
         number = 0
         try:
@@ -73,11 +84,15 @@ def read_records(
                 number += 1
                 if len(line) > max_line_bytes:
                     yield _oversized(file, number, line, max_line_bytes)
-                elif (parsed := _parse(path, number, line, text_fields)) is not None:
-                    yield parsed
+                else:
+                    yield number, line
         except (EOFError, OSError, zlib.error, zstandard.ZstdError) as error:
-            reason = "truncated archive" if isinstance(error, EOFError) else f"damaged archive or unreadable: {error}"
-            yield Rejected(number + 1, reason)
+            yield Rejected(number + 1, damage(error))
+
+
+def damage(error: Exception) -> str:
+    """What is wrong with a file that could be opened and not be read to its end."""
+    return "truncated archive" if isinstance(error, EOFError) else f"damaged archive or unreadable: {error}"
 
 
 def read_values(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
