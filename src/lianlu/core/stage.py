@@ -15,22 +15,36 @@ from lianlu.core.config import Config
 
 
 @dataclass(frozen=True)
+class Table:
+    """Something to print beside a forecast: a title, the names of the columns, and rows of cells."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | int | float, ...], ...]
+
+
+@dataclass(frozen=True)
 class Estimate:
-    """A forecast of one step on this machine: seconds, peak resident memory in bytes, and what it rests on."""
+    """A forecast of one step on this machine: seconds, peak memory in bytes, what it rests on, and what explains it."""
 
     seconds: float
     memory_bytes: int
     basis: str = ""
+    tables: tuple[Table, ...] = ()
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One row of the table: where a stage lives and what it makes. Raise `version` when its output changes."""
+    """One row of the table: where a stage lives and what it makes. Raise `version` when its output changes.
+
+    A `distributed` stage is run by all processes of a launch together, any other by the main one alone.
+    """
 
     module: str
     config: str
     kind: str
     version: int = 1
+    distributed: bool = False
 
     def config_class(self) -> type[Config]:
         """The Config class of the stage."""

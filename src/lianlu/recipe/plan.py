@@ -1,9 +1,9 @@
-"""What a recipe will do before it does it: run or reuse, with rough time and memory."""
+"""What a recipe will do before it does it: run or reuse, with rough time and memory, and the tables that explain them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from lianlu.core import console
@@ -54,16 +54,18 @@ def _plan_step(step: Step, store: Store, done: dict[str, Artifact], past: Sequen
 
 def _estimate(step: Step, past: Sequence[Artifact]) -> Estimate | None:
     """What this very configuration took before, else the stage's own forecast."""
+    forecast = step.stage.function("estimate")
+    estimate: Estimate | None = forecast(step.config) if forecast else None
     for artifact in reversed(past):
         manifest = artifact.manifest
         if manifest.stage == step.stage_name and manifest.config == step.config.model_dump(mode="json"):
-            return Estimate(manifest.seconds, manifest.peak_memory_bytes, "measured before")
-    forecast = step.stage.function("estimate")
-    return forecast(step.config) if forecast else None
+            took = Estimate(manifest.seconds, manifest.peak_memory_bytes, "measured before")
+            return replace(took, tables=estimate.tables) if estimate else took
+    return estimate
 
 
 def print_plan(rows: Sequence[Planned]) -> None:
-    """Print the plan as a table with totals."""
+    """Print the plan as a table with totals, and what is known besides about the steps that will run."""
     cells = []
     for row in rows:
         estimate = row.estimate
@@ -79,4 +81,13 @@ def print_plan(rows: Sequence[Planned]) -> None:
         return
     total = console.format_seconds(sum(estimate.seconds for estimate in todo))
     peak = console.format_bytes(max(estimate.memory_bytes for estimate in todo))
+    for row in rows:
+        if row.state != "reuse" and row.estimate:
+            _print_tables(row.step.name, row.estimate)
     console.out(f"\n{len(rows) - reused} steps to run, {reused} to reuse; roughly {total}, at most {peak} of memory")
+
+
+def _print_tables(name: str, estimate: Estimate) -> None:
+    for table in estimate.tables:
+        console.out()
+        console.table(table.columns, table.rows, title=f"{name}: {table.title}")

@@ -21,8 +21,8 @@ from lianlu.core.stage import Estimate
 from lianlu.core.store import Output
 from lianlu.model.config import ModelConfig
 from lianlu.train.config import AdamW, CosineSchedule, Optim, Schedule, TrainConfig
-from lianlu.train.forecast import Work, forecast
 from lianlu.train.phases import PhaseConfig, Timeline
+from lianlu.train.plan.forecast import Work, forecast, planned_bytes
 from lianlu.train.shape import ShapeConfig
 
 USUAL_VOCABULARY = 8192
@@ -102,9 +102,14 @@ class PretrainConfig(TrainConfig):
 
 def estimate(config: PretrainConfig) -> Estimate:
     """A forecast from the shape; vocabulary and checkpoint are looked at if they are there."""
-    batch = max(phase.batch_tokens for phase in config.timeline.phases)
-    at_once = max(min(batch, config.micro_tokens), config.timeline.longest)
-    return forecast(planned_model(config), Work(config.timeline.num_tokens, at_once), config.precision)
+    return forecast(planned_model(config), planned_work(config), config)
+
+
+def planned_work(config: PretrainConfig) -> Work:
+    """What the run will do; its largest batch and its longest sequences decide the memory."""
+    timeline = config.timeline
+    batch = max(phase.batch_tokens for phase in timeline.phases)
+    return Work(timeline.num_tokens, batch, sequence=timeline.longest, longest=timeline.longest)
 
 
 def planned_model(config: PretrainConfig) -> ModelConfig:
@@ -147,6 +152,8 @@ def run(config: PretrainConfig, out: Output) -> None:
     layout = Layout(config)
     task = PretrainTask(config, tokenizer, layout)
     model = open_model(config, tokenizer, task.vocab_size).to(layout.device)
+    work, on_gpu = planned_work(config), layout.device.type == "cuda"
+    out.figures["planned_memory_bytes"] = planned_bytes(model.config, work, config, layout.num_ranks, on_gpu)
     Loop(model, task, config, out, layout).run("pretrain")
     task.prepare(model, task.num_steps - 1)
     save_model(model.cpu(), out.path)

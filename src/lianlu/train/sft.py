@@ -23,7 +23,8 @@ from lianlu.core.store import Output
 from lianlu.model.config import ModelConfig
 from lianlu.model.lora_spec import LoraSpec
 from lianlu.train.config import AdamW, CosineSchedule, Optim, Schedule, TrainConfig
-from lianlu.train.forecast import Work, forecast
+from lianlu.train.plan.forecast import Work, forecast, planned_bytes
+from lianlu.train.plan.setting import Adapter
 
 # What a forecast assumes where model or data are not there yet: SmolLM2-135M, and half a megabyte of conversations.
 USUAL_MODEL = ModelConfig(
@@ -38,7 +39,9 @@ USUAL_MODEL = ModelConfig(
 )
 USUAL_DATA_BYTES = 500_000
 BYTES_PER_TOKEN = 6
-LORA_SHARE = 0.04
+# usual length of a conversation, and the share of its tokens that an assistant has written
+USUAL_LENGTH = 256
+ANSWER_SHARE = 0.6
 
 
 class LoraTune(LoraSpec):
@@ -102,12 +105,21 @@ def estimate(config: SftConfig) -> Estimate:
         model = read_config(config.model)
     except (LianluError, OSError, ValueError):
         model = USUAL_MODEL
+    return forecast(model, planned_work(config), config)
+
+
+def planned_work(config: SftConfig) -> Work:
+    """What the run will do, as far as the size of the data tells."""
     tokens = _rough_tokens(Path(config.data)) * config.epochs
     if config.steps:
         tokens = config.steps * config.batch_tokens
-    trained = LORA_SHARE if config.tune.kind == "lora" else 1.0
-    at_once = max(min(config.batch_tokens, config.micro_tokens), config.max_length)
-    return forecast(model, Work(tokens, at_once, trained), config.precision)
+    length = min(USUAL_LENGTH, config.max_length)
+    return Work(tokens, config.batch_tokens, length, config.max_length, ANSWER_SHARE, planned_adapter(config.tune))
+
+
+def planned_adapter(tune: Tune) -> Adapter | None:
+    """What is trained beside frozen weights, None where all are."""
+    return None if tune.kind == "full" else Adapter(tune.rank, tune.target, dropout=tune.dropout > 0)
 
 
 def _rough_tokens(data: Path) -> int:
@@ -131,6 +143,8 @@ def run(config: SftConfig, out: Output) -> None:
     layout = Layout(config)
     task = SftTask(config, layout)
     model = open_model(config, layout)
+    work, on_gpu = planned_work(config), layout.device.type == "cuda"
+    out.figures["planned_memory_bytes"] = planned_bytes(model.config, work, config, layout.num_ranks, on_gpu)
     Loop(model, task, config, out, layout).run("sft")
     save_result(model, config, out.path)
     task.tokenizer.save(out.path)
