@@ -62,15 +62,27 @@ def tokenizer(tokenizer_dir: Path) -> Tokenizer:
     return Tokenizer.load(tokenizer_dir)
 
 
-@pytest.fixture(scope="session")
-def shards(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shards")
+def write_shards(folder: Path, tokenizer: Tokenizer, train: list[str], held_out: list[str]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(folder)
-    for name, texts in (("train.bin", make_texts(60, 1)), ("held_out.bin", make_texts(12, 2))):
+    for name, texts in (("train.bin", train), ("held_out.bin", held_out)):
         with ShardWriter(folder / name, tokenizer.vocab_size) as shard:
             for text in texts:
                 shard.add([*tokenizer.encode(text), 0], len(text.encode()))
     return folder
+
+
+@pytest.fixture(scope="session")
+def shards(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shards(tmp_path_factory.mktemp("shards"), tokenizer, make_texts(60, 1), make_texts(12, 2))
+
+
+@pytest.fixture(scope="session")
+def number_shards(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another source of the same tokenizer: rows of figures, some of them long."""
+    source = random.Random(5)
+    rows = [" ".join(str(source.randint(0, 99)) for _ in range(length)) for length in (9, 80, 14, 120, 30) * 6]
+    return write_shards(tmp_path_factory.mktemp("shard-numbers"), tokenizer, rows[:25], rows[25:])
 
 
 @pytest.fixture(scope="session")
