@@ -139,6 +139,7 @@ def run(config: PretrainConfig, out: Output) -> None:
     """
     from lianlu.model.save import save_model
     from lianlu.tokenizer.tokenizer import Tokenizer
+    from lianlu.train.checkpoint.describe import describe_run
     from lianlu.train.checkpoint.state import finish, finished
     from lianlu.train.loop import RESUME, Loop
     from lianlu.train.parallel.layout import Layout
@@ -151,9 +152,11 @@ def run(config: PretrainConfig, out: Output) -> None:
     tokenizer = Tokenizer.load(config.folders[0])
     layout = Layout(config)
     task = PretrainTask(config, tokenizer, layout)
-    model = open_model(config, tokenizer, task.vocab_size).to(layout.device)
+    model = layout.distribute(*open_model(config, tokenizer, task.vocab_size))
     work, on_gpu = planned_work(config), layout.device.type == "cuda"
     out.figures["planned_memory_bytes"] = planned_bytes(model.config, work, config, layout.num_ranks, on_gpu)
+    if layout.is_main:
+        describe_run(out.path / RESUME, tokenizer, config.start)
     Loop(model, task, config, out, layout).run("pretrain")
     task.prepare(model, task.num_steps - 1)
     save_model(model.cpu(), out.path)

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from torch import Tensor
+
 from lianlu.core import console
 from lianlu.core.errors import ConfigError, DataError
+from lianlu.model import load
 from lianlu.model.config import ModelConfig
-from lianlu.model.decoder import Decoder, build_model
-from lianlu.model.load import load_model, read_config
+from lianlu.model.decoder import Decoder, empty_model, new_weights
 from lianlu.model.quantized import is_quantized
 from lianlu.tokenizer.tokenizer import Tokenizer
 from lianlu.train.pretrain import PretrainConfig, continued
 from lianlu.train.sources import vocabulary_difference
 
 
-def open_model(config: PretrainConfig, tokenizer: Tokenizer, vocab_size: int) -> Decoder:
-    """The model to train on shards with ids below `vocab_size`.
+def open_model(config: PretrainConfig, tokenizer: Tokenizer, vocab_size: int) -> tuple[Decoder, Iterator[tuple[str, Tensor]]]:
+    """The model to train on shards with ids below `vocab_size`, on `meta`, and its weights by name as they are asked for.
 
     Raises: DataError for shards that know other tokens than the checkpoint; ConfigError for a quantised one.
     """
     shape = starting_config(config, tokenizer, vocab_size)
     if not config.start:
-        return build_model(shape, config.seed)
-    model = load_model(config.start, config=shape)
+        return empty_model(shape), new_weights(shape, config.seed)
+    model, weights = load.open_model(config.start, config=shape)
     if is_quantized(model):
         raise ConfigError(f"the weights of {config.start} are quantised", hint="continue from the checkpoint it was made from")
-    return model
+    return model, weights
 
 
 def starting_config(config: PretrainConfig, tokenizer: Tokenizer, vocab_size: int) -> ModelConfig:
@@ -35,7 +39,7 @@ def starting_config(config: PretrainConfig, tokenizer: Tokenizer, vocab_size: in
             hint="the folder mixes two runs: make the shards again",
         )
     if config.start:
-        model = continued(read_config(config.start), config.timeline)
+        model = continued(load.read_config(config.start), config.timeline)
         _require_fit(config.start, model, tokenizer, vocab_size)
         return model
     special_ids = {"bos_token_id": tokenizer.bos_id, "eos_token_ids": tokenizer.eos_ids, "pad_token_id": tokenizer.pad_id}
