@@ -26,11 +26,13 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor
 
-from lianlu.core.errors import ArtifactError, LianluError
+from lianlu.core.errors import ArtifactError
 from lianlu.core.files import write_json
+from lianlu.train.checkpoint.describe import forget_run
 from lianlu.train.checkpoint.folder import kept_on_purpose, read_state, remove, state_folder, steps, sweep
-from lianlu.train.checkpoint.storage import State, StateReader, StateWriter
+from lianlu.train.checkpoint.storage import DamagedError, State, StateReader, StateWriter
 from lianlu.train.config import CheckpointConfig
+from lianlu.train.optim.build import init_state
 
 DONE = "done.json"
 PAIRED = ".gate_up.weight"
@@ -76,7 +78,7 @@ def load_state(state: State, model: nn.Module, optimizer: torch.optim.Optimizer,
 
     Raises: DamagedError if its files cannot be read; ArtifactError if it belongs to another model.
     """
-    _materialise(optimizer)
+    init_state(optimizer)
     _forget_unsaved(state, model, optimizer)
     planner = DefaultLoadPlanner(flatten_state_dict=False)
     tensors = state_tensors(model, optimizer)
@@ -101,20 +103,6 @@ def _alone() -> Iterator[None]:
 
 def _first(error: CheckpointException) -> BaseException:
     return next(iter(error.failures.values()))[0]
-
-
-def _materialise(optimizer: torch.optim.Optimizer) -> None:
-    """Let the optimiser make its own tensors: one step at rate zero from gradients of zero, whose results are overwritten."""
-    rates = [group["lr"] for group in optimizer.param_groups]
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for group in optimizer.param_groups:
-        group["lr"] = 0.0
-    for parameter in parameters:
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
 
 
 def _forget_unsaved(state: State, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -145,15 +133,16 @@ def finished(folder: Path) -> dict[str, Any] | None:
 
 
 def _drop_states(folder: Path) -> None:
-    """Leave what keep_every and keep_best asked for; without such a wish the folder is empty of states."""
+    """Leave what keep_every and keep_best asked for; without such a wish nothing is left of the states."""
     sweep(folder)
     whole: dict[int, State] = {}
     for step in steps(folder):
-        try:
+        with contextlib.suppress(DamagedError):
             whole[step] = read_state(folder, step)
-        except LianluError:
-            continue
     figures = {step: state.record.figure for step, state in whole.items()}
     wish = CheckpointConfig.model_validate(whole[max(whole)].record.keep) if whole else CheckpointConfig()
-    for step in set(steps(folder)) - kept_on_purpose(figures, wish):
+    kept = kept_on_purpose(figures, wish)
+    for step in set(steps(folder)) - kept:
         remove(state_folder(folder, step))
+    if not kept:
+        forget_run(folder)

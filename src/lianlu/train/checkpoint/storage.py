@@ -187,13 +187,16 @@ class State:
         return self.folder / sorted(self.record.files)[number]
 
     def tensor(self, name: str) -> Tensor:
-        """A tensor in whole, on the CPU. Raises: OSError, SafetensorError for a damaged file, KeyError for an unknown name."""
+        """A tensor in whole, on the CPU. Raises: DamagedError for a broken file; KeyError for an unknown name."""
         known = self.record.tensors[name]
         whole = torch.empty(known.shape, dtype=DTYPES[known.dtype])
         for number, offsets, sizes in known.blocks:
             place = tuple(slice(start, start + size) for start, size in zip(offsets, sizes, strict=True))
-            with safe_open(self.file(number), framework="pt") as file:
-                whole[place] = file.get_tensor(block_name(name, offsets, sizes, known.shape))
+            try:
+                with safe_open(self.file(number), framework="pt") as file:
+                    whole[place] = file.get_tensor(block_name(name, offsets, sizes, known.shape))
+            except (SafetensorError, OSError) as error:
+                raise damaged(self.folder, error) from error
         return whole
 
     def tensors(self, prefix: str) -> Iterator[tuple[str, Tensor]]:

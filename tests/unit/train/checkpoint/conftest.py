@@ -1,4 +1,4 @@
-"""A model of a dozen weights, one of them fused as gate and up, one frozen; and optimisers with states of odd shapes."""
+"""A decoder of some thousand weights with one of them frozen, and the optimisers of the house after a few steps."""
 
 from __future__ import annotations
 
@@ -8,83 +8,51 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from lianlu.core.config import validate
+from lianlu.kernels.attention import PackedCausal
+from lianlu.model.config import ModelConfig
+from lianlu.model.decoder import Decoder, build_model
 from lianlu.train.checkpoint.keep import Checkpoints
 from lianlu.train.config import CheckpointConfig, TrainConfig
+from lianlu.train.optim.build import build_optimizer
 from lianlu.train.parallel.layout import Layout
 
-HALF = 3
-WIDTH = 4
+HIDDEN, FFN, VOCABULARY = 32, 64, 130
+SHAPE = ModelConfig(
+    vocab_size=VOCABULARY,
+    hidden_size=HIDDEN,
+    intermediate_size=FFN,
+    num_hidden_layers=1,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    initializer_range=0.2,
+)
+KINDS = ("adamw", "adamw8", "muon")
+NUM_TOKENS = 5
+
+Run = tuple[Decoder, torch.optim.Optimizer]
 
 
-class Tiny(nn.Module):
-    """`gate_up` is (2F, D), as in a decoder in one process."""
-
-    def __init__(self, width: int = WIDTH) -> None:
-        super().__init__()
-        self.gate_up = nn.Linear(width, 2 * HALF, bias=False)
-        self.mlp = nn.ModuleDict({"gate_up": nn.Linear(width, 2 * HALF, bias=False)})
-        self.down = nn.Linear(HALF, 1)
-        self.down.bias.requires_grad_(False).fill_(0.5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.mlp["gate_up"](x).chunk(2, dim=-1)
-        total: Tensor = self.down(gate * up + self.gate_up(x)[..., :HALF]).square().sum()
-        return total
-
-
-class Odd(torch.optim.Optimizer):
-    """Holds what an 8-bit optimiser holds: codes of the parameter's shape, scales of blocks of columns, a scalar step."""
-
-    def __init__(self, parameters: Any, lr: float = 0.1, block: int = 3) -> None:
-        super().__init__(parameters, {"lr": lr, "block": block})
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    rows = -(-parameter.shape[-1] // group["block"])
-                    state["step"] = torch.zeros(())
-                    state["codes"] = torch.zeros_like(parameter, dtype=torch.uint8)
-                    state["absmax"] = torch.zeros(*parameter.shape[:-1], rows)
-                state["step"] += 1
-                state["codes"] += (parameter.grad.abs() * 100).to(torch.uint8)
-                state["absmax"] += parameter.grad.abs().amax(dim=-1, keepdim=True)
-                parameter.sub_(parameter.grad, alpha=group["lr"])
-
-
-Run = tuple[nn.Module, torch.optim.Optimizer]
-
-
-def make_run(optimizer: str = "adamw", seed: int = 0, num_steps: int = 1, width: int = WIDTH) -> Run:
+def make_run(kind: str = "adamw", seed: int = 0, num_steps: int = 1, shape: ModelConfig = SHAPE) -> Run:
     """A model and its optimiser after some steps."""
-    torch.manual_seed(seed)
-    model = Tiny(width)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    made: torch.optim.Optimizer
-    if optimizer == "odd":
-        made = Odd(parameters)
-    else:
-        made = torch.optim.AdamW(parameters, lr=0.1, weight_decay=0.1, fused=True)
-    for _ in range(num_steps):
-        one_step(model, made)
-    return model, made
+    model = build_model(shape, seed)
+    model.norm.weight.requires_grad_(False)
+    optimizer = build_optimizer(model, validate(TrainConfig, {"optim": {"kind": kind, "lr": 0.01}}).optim)
+    for number in range(num_steps):
+        one_step(model, optimizer, number + seed)
+    return model, optimizer
 
 
-def one_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    model(torch.rand(2, WIDTH)).backward()
+def one_step(model: Decoder, optimizer: torch.optim.Optimizer, number: int) -> None:
+    ids = torch.randint(VOCABULARY, (NUM_TOKENS,), generator=torch.Generator().manual_seed(number))
+    model(ids, torch.arange(NUM_TOKENS), PackedCausal([0, NUM_TOKENS])).square().sum().backward()
     optimizer.step()
     optimizer.zero_grad()
 
 
 def same(first: Run, second: Run) -> bool:
-    """Whether weights and optimiser states are equal to the bit."""
+    """Whether trained weights and optimiser states are equal to the bit."""
     for ours, theirs in zip(first[0].parameters(), second[0].parameters(), strict=True):
         if not ours.requires_grad:
             continue
