@@ -13,7 +13,5 @@ from lianlu.train.share import deal
 def held_out_nats(model: Decoder, segments: Sequence[Segment], max_tokens: int, layout: Layout) -> tuple[float, int]:
     """Summed cross-entropy in nats over the targets of `segments`, and their number; call it without gradients."""
     shares = deal([segment.num_tokens for segment in segments], layout.num_data, max_tokens)
-    nats = 0.0
-    for part in shares[layout.data_rank]:
-        nats += float(packed_loss(model, layout.local(pack([segments[index] for index in part]))))
-    return layout.total(nats), sum(segment.num_targets for segment in segments)
+    batches = [pack([segments[index] for index in part]) for part in shares[layout.data_rank]]
+    return layout.evaluate(model, batches, packed_loss), sum(segment.num_targets for segment in segments)

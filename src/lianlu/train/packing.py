@@ -84,12 +84,17 @@ def answer_segment(ids: Sequence[int], mask: Sequence[bool]) -> Segment:
     return Segment(values[:end], targets[:end])
 
 
-def packed_loss(model: Decoder, batch: Packed) -> Tensor:
-    """Summed cross-entropy in nats over the targets of a batch."""
+def packed_hidden(model: Decoder, batch: Packed) -> Tensor:
+    """h_TD of a batch, on the device of the model."""
     device = model.embed_tokens.weight.device
     ids_T, positions_T, lengths_T = (x.to(device) for x in (batch.input_ids, batch.positions, batch.lengths))
-    hidden_TD = model.hidden(ids_T, positions_T, batch.attend, lengths_T)
-    return summed_loss(model, hidden_TD, batch.targets.to(device))
+    return model.hidden(ids_T, positions_T, batch.attend, lengths_T)
+
+
+def packed_loss(model: Decoder, batch: Packed) -> Tensor:
+    """Summed cross-entropy in nats over the targets of a batch."""
+    hidden_TD = packed_hidden(model, batch)
+    return summed_loss(model, hidden_TD, batch.targets.to(hidden_TD.device))
 
 
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:

@@ -8,7 +8,8 @@ tensor parallel, activation checkpointing, compilation, FSDP, and only then is t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from functools import partial
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -22,6 +23,7 @@ from lianlu.train.packing import Packed
 from lianlu.train.parallel.fsdp import set_last, settle, shard_weights
 from lianlu.train.parallel.launch import join
 from lianlu.train.parallel.mesh import Meshes, check_shape, sizes_of
+from lianlu.train.parallel.pipeline import Pipeline
 from lianlu.train.parallel.place import place
 from lianlu.train.parallel.tensor import divide_matrices, stack_gates
 from lianlu.train.parallel.ulysses import share
@@ -41,6 +43,7 @@ class Layout:
         self.dtype = compute_dtype(config.precision, self.device)
         self.num_data, self.data_rank = 1, 0
         self.meshes: Meshes | None = None
+        self.pipeline: Pipeline | None = None
         self._config = config
         if self.num_ranks > 1:
             sizes = sizes_of(config.parallel, self.num_ranks)
@@ -48,6 +51,8 @@ class Layout:
             self.meshes = Meshes(sizes, config.parallel.sharding, self.device.type)
             self.num_data = sizes.num_data
             self.data_rank = self.meshes.place("replica") * sizes.shard + self.meshes.place("shard")
+            if sizes.pipeline > 1:
+                self.pipeline = Pipeline(self.meshes.grid["pipeline"], self.device, self.dtype)
         elif config.parallel.tensor * config.parallel.sequence * config.parallel.pipeline > 1:
             console.info("one process alone: parallel.tensor, sequence and pipeline are ignored")
 
@@ -68,6 +73,8 @@ class Layout:
                 stack_gates(model)
             else:
                 divide_matrices(model, self.meshes.tensor)
+        if self.pipeline is not None:
+            self.pipeline.cut(model)
         _move_real(model, self.device)
         prepare_blocks(model, self._config)
         if self.meshes is not None and self.meshes.weights.size() > 1:
@@ -79,18 +86,32 @@ class Layout:
         """This process's part of a micro-batch: under sequence parallelism its share of the tokens."""
         if self.meshes is None or self.meshes.sequence is None or not isinstance(batch, Packed):
             return batch
-        return share(batch, self.meshes.sequence)
+        return cast(B, share(batch, self.meshes.sequence))
 
     def accumulate(self, model: M, batches: Sequence[B], loss: Callable[[M, B], Tensor]) -> float:
         """Add the gradients of the summed loss over this process's micro-batches; returns the sum over all processes."""
+        if self.pipeline is not None:
+            own = [self.local(batch) for batch in batches]
+            return self.total(self.pipeline.accumulate(model, own, loss, partial(self._announce, model, len(own))))
         sums: list[Tensor] = []
-        for number, batch in enumerate(batches, start=1):
-            set_last(model, number == len(batches), self._config.parallel.sharding)
+        for number, batch in enumerate(batches):
+            self._announce(model, len(batches), number)
             with mixed(self.dtype, self.device):
                 total = loss(model, self.local(batch))
             torch.autograd.backward(total)
             sums.append(total.detach())
         return self.total(float(torch.stack(sums).double().sum()) if sums else 0.0)
+
+    def evaluate(self, model: M, batches: Sequence[B], loss: Callable[[M, B], Tensor]) -> float:
+        """The summed loss over this process's micro-batches, without gradients, summed over all processes."""
+        own = [self.local(batch) for batch in batches]
+        if self.pipeline is not None:
+            return self.total(self.pipeline.evaluate(model, own, loss))
+        return self.total(sum(float(loss(model, batch)) for batch in own))
+
+    def _announce(self, model: nn.Module, count: int, number: int) -> None:
+        """Before the backward pass of micro-batch `number` of `count`."""
+        set_last(model, number == count - 1, self._config.parallel.sharding)
 
     def total(self, value: float) -> float:
         """The sum of a figure over the processes that see different tokens; the same bits on all processes."""

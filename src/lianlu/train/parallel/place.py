@@ -15,6 +15,7 @@ from torch.distributed.tensor.placement_types import _StridedShard
 
 from lianlu.core.errors import EngineError
 from lianlu.train.parallel.fsdp import settle
+from lianlu.train.parallel.pipeline import stage_of
 
 # parts of names that wrappers of a layer add
 WRAPPERS = (".base.", "._orig_mod.", "._checkpoint_wrapped_module.")
@@ -69,11 +70,16 @@ def _chunk(tensor: Tensor, dim: int, count: int, number: int) -> Tensor:
 @torch.no_grad()
 def whole(tensor: Tensor) -> Tensor:
     """A tensor put together on every process; a collective for one that is divided."""
-    return tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
 
 
 def gathered(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Names and whole tensors (on the CPU) of a model's state, one by one; all processes have to take all of them."""
+    stage = stage_of(model)
+    return _gathered(model) if stage is None else stage.gathered(_gathered(model))
+
+
+def _gathered(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     settle(model)
     for name, tensor in model.state_dict().items():
         full = whole(tensor).cpu()
