@@ -94,6 +94,13 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
 
+def resident_memory_bytes() -> int:
+    """Resident memory of this process now; its peak where only that is known."""
+    with contextlib.suppress(OSError):
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return peak_memory_bytes()
+
+
 def git_commit(folder: Path) -> str:
     """The commit checked out around `folder`, with a + if files differ from it; empty outside a repository."""
     if not shutil.which("git"):

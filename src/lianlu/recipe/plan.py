@@ -89,5 +89,5 @@ def print_plan(rows: Sequence[Planned]) -> None:
 
 def _print_tables(name: str, estimate: Estimate) -> None:
     for table in estimate.tables:
-        console.out()
-        console.table(table.columns, table.rows, title=f"{name}: {table.title}")
+        console.out(f"\n{name}: {table.title}")
+        console.table(table.columns, table.rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,16 @@ def read_curve(path: Path) -> Curve:
     return Curve([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
 
 
+def median(curve: Curve, name: str) -> float:
+    """The median of `name` over the steps."""
+    return statistics.median(curve.values(name))
+
+
+def share(curve: Curve, part: str, whole: Iterable[str]) -> float:
+    """What `part` makes of the sum of `whole`, over all steps; 0 where there was nothing."""
+    return sum(curve.values(part)) / (sum(sum(curve.values(name)) for name in whole) or 1.0)
+
+
 def tokens_per_s(path: Path) -> float:
     """The median rate of the steps in a metrics log."""
-    return statistics.median(read_curve(path).values("tokens_per_s"))
+    return median(read_curve(path), "tokens_per_s")

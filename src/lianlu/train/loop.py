@@ -29,6 +29,7 @@ from lianlu.train.checkpoint.keep import Checkpoints
 from lianlu.train.checkpoint.state import trainable
 from lianlu.train.config import TrainConfig
 from lianlu.train.journal import Journal, StepWork
+from lianlu.train.meter import Meter
 from lianlu.train.optim.build import build_optimizer, scale_gradients, set_rate
 from lianlu.train.parallel.layout import Layout
 from lianlu.train.precision import mixed
@@ -107,7 +108,7 @@ class Loop(Generic[M, E, B]):
         self.model, self.task, self.config, self.layout = model, task, config, layout
         self.parameters = trainable(model)
         self.optimizer = build_optimizer(model, config.optim)
-        self._journal = Journal(out, config, layout)
+        self._journal = Journal(out, config, layout, Meter(model, layout))
         self._checkpoints = Checkpoints(out.path / RESUME, config.checkpoint, layout, self._journal.paths)
         self._spikes = Spikes(config.spikes)
         self._figure: float | None = None
@@ -118,6 +119,7 @@ class Loop(Generic[M, E, B]):
         if step:
             self._spikes.replay(self._journal.steps())
         try:
+            self._journal.begin(step, last)
             with progress(label, total=last, unit="step", done=step) as bar, Prefetch(self._prepared, last) as ahead:
                 if step == 0:
                     self._report(0, bar)
@@ -129,6 +131,7 @@ class Loop(Generic[M, E, B]):
                         self._report(step, bar)
                     if step == last or self._checkpoints.due(step):
                         self._checkpoints.save(self.model, self.optimizer, step, self._figure)
+            self._journal.finish()
         finally:
             self._checkpoints.close()
             self._journal.close()
@@ -155,7 +158,8 @@ class Loop(Generic[M, E, B]):
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self._spikes.note(figures, bool(spike))
-        work = StepWork(prepared.num_tokens, time.monotonic() - started, wait_s)
+        lengths = [example.num_tokens for example in prepared.examples]
+        work = StepWork(lengths, prepared.num_targets, time.monotonic() - started, wait_s)
         self._journal.step(step + 1, {**figures, "lr": lr, **({"spike": spike} if spike else {})}, work, bar)
         if self._spikes.in_a_row >= self.config.spikes.max_in_a_row:
             self._give_up(step, spike)
@@ -178,8 +182,7 @@ class Loop(Generic[M, E, B]):
                 self._figure = next(iter(figures.values()), None)
                 self._journal.figures(step, figures, bar)
             if last or self._sampled(step):
-                for sample in self.task.samples(self.model, step):
-                    self._journal.sample(step, sample)
+                self._journal.samples(step, self.task.samples(self.model, step))
 
     def _eval_every(self) -> int:
         return self.config.eval_every or max(-(-self.task.num_steps // NUM_EVALUATIONS), 1)

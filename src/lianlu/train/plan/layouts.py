@@ -2,7 +2,7 @@
 
 For every kind of GPU the smallest number (1, 2, 4, ... 64) is looked for on which the run fits, over sharding none, gradient
 and full, checkpointing none, selective and full, and tensor parallel sizes within a node; of the layouts that fit on that
-number the fastest is shown. `fits` leaves room for the driver's context and for what the allocator cannot use.
+number the fastest is shown, of equals the one that does least. `fits` leaves room for the driver's context and for what the allocator cannot use.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def smallest(setting: Setting, gpu: Gpu, max_count: int = COUNTS[-1]) -> Layout 
             return None
         found = [layout for layout in _layouts(setting, gpu, count) if fits(layout.memory_bytes, gpu)]
         if found:
-            return max(found, key=lambda layout: (layout.tokens_per_s, -layout.memory_bytes))
+            return max(found, key=lambda layout: layout.tokens_per_s)
     return None
 
 

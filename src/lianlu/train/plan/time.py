@@ -15,10 +15,12 @@ from lianlu.train.plan.gpus import Gpu
 from lianlu.train.plan.setting import Precision, Setting, weights
 
 CPU_FLOPS = {"bfloat16": 140e9, "float32": 55e9}
-# Share of the peak in whole steps that is assumed, and what remains of it where devices talk in every layer, or over a network.
+# Share of the peak in whole steps that is assumed, and what remains of it where devices talk in every layer, where they talk
+# over a network, and where all but the products is computed twice.
 UTILISATION = 0.40
 TENSOR_SHARE = 0.85
 NETWORK_SHARE = 0.90
+SELECTIVE_SHARE = 0.95
 NODE = 8
 
 
@@ -62,4 +64,6 @@ def _device_flops(setting: Setting, gpu: Gpu | None) -> float:
     rate = gpu.flops[setting.precision] * UTILISATION
     if setting.division.tensor > 1:
         rate *= TENSOR_SHARE
+    if setting.checkpointing == "selective":
+        rate *= SELECTIVE_SHARE
     return rate * NETWORK_SHARE if setting.division.num_devices > NODE else rate
