@@ -1,12 +1,13 @@
 """Stage sft: fine-tune a model on conversations, all of its weights or a LoRA adapter.
 
 In: a checkpoint (folder or .gguf) and conversations (a folder with train.jsonl and held_out.jsonl, or one .jsonl file of
-which a share is held out). Out: for `tune.kind = "lora"` an adapter in PEFT's format, for "full" a checkpoint; with the
-tokenizer, losses.jsonl, samples.jsonl and logs/metrics.jsonl in both cases.
+which a share is held out). Out: for `tune.kind = "lora"` or "qlora" an adapter in PEFT's format, for "full" a checkpoint;
+with the tokenizer, losses.jsonl, samples.jsonl and logs/metrics.jsonl in all cases.
 
 The loss is on what an assistant has to produce and nothing else; ids and mask come from one rendering by the model's own
 template. Conversations are packed without padding and do not see each other. Under LoRA the frozen matrices are held in
-the number type of the products, so that no cast is repeated, and no gradients are computed for them.
+the number type of the products, so that no cast is repeated, and no gradients are computed for them; under QLoRA they are
+held in NF4 and widened where they are multiplied by.
 """
 
 from __future__ import annotations
@@ -50,13 +51,26 @@ class LoraTune(LoraSpec):
     kind: Literal["lora"] = "lora"
 
 
+class QLoraTune(LoraSpec):
+    """The same over weights held in four bits (NF4, arXiv 2305.14314): the least memory, one more rounding of the model."""
+
+    kind: Literal["qlora"] = "qlora"
+    double_quant: bool = True
+    """Quantise the scales of the blocks as well: 4.13 bits a weight in place of 4.5."""
+
+    @property
+    def quant(self) -> Literal["nf4", "nf4-single"]:
+        """How the weights below the adapter are held."""
+        return "nf4" if self.double_quant else "nf4-single"
+
+
 class FullTune(Config):
     """Train every weight."""
 
     kind: Literal["full"] = "full"
 
 
-Tune = Annotated[LoraTune | FullTune, Field(discriminator="kind")]
+Tune = Annotated[LoraTune | QLoraTune | FullTune, Field(discriminator="kind")]
 
 
 class SftConfig(TrainConfig):
@@ -93,7 +107,7 @@ class SftConfig(TrainConfig):
 
     @property
     def artifact_kind(self) -> str:
-        """LoRA makes an adapter, full tuning a checkpoint."""
+        """LoRA and QLoRA make an adapter, full tuning a checkpoint."""
         return "checkpoint" if self.tune.kind == "full" else "adapter"
 
 
@@ -119,7 +133,9 @@ def planned_work(config: SftConfig) -> Work:
 
 def planned_adapter(tune: Tune) -> Adapter | None:
     """What is trained beside frozen weights, None where all are."""
-    return None if tune.kind == "full" else Adapter(tune.rank, tune.target, dropout=tune.dropout > 0)
+    if tune.kind == "full":
+        return None
+    return Adapter(tune.rank, tune.target, tune.kind == "qlora", tune.dropout > 0, tune.dora)
 
 
 def _rough_tokens(data: Path) -> int:
@@ -132,6 +148,7 @@ def run(config: SftConfig, out: Output) -> None:
 
     Raises: DataError for conversations that leave nothing to train on, or a model that cannot be read.
     """
+    from lianlu.train.checkpoint.describe import describe_run
     from lianlu.train.checkpoint.state import finish, finished
     from lianlu.train.loop import RESUME, Loop
     from lianlu.train.parallel.layout import Layout
@@ -145,8 +162,12 @@ def run(config: SftConfig, out: Output) -> None:
     model = open_model(config, layout)
     work, on_gpu = planned_work(config), layout.device.type == "cuda"
     out.figures["planned_memory_bytes"] = planned_bytes(model.config, work, config, layout.num_ranks, on_gpu)
+    if layout.is_main:
+        describe_run(out.path / RESUME, task.tokenizer, config.model, config.tune)
     Loop(model, task, config, out, layout).run("sft")
-    save_result(model, config, out.path)
-    task.tokenizer.save(out.path)
-    out.figures.update(task.figures(model, out))
-    finish(out.path / RESUME, out.figures)
+    save_result(model, config, out.path, layout)
+    figures = task.figures(model, out)
+    if layout.is_main:
+        task.tokenizer.save(out.path)
+        out.figures.update(figures)
+        finish(out.path / RESUME, out.figures)
