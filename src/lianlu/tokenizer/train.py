@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 
 import xxhash
@@ -48,8 +48,8 @@ MEMORY_BASE, MEMORY_PER_BYTE = 150_000_000, 20
 class TokenizerConfig(Config):
     """Train a byte-level BPE tokenizer."""
 
-    data: Documents
-    """The documents to learn from."""
+    data: Documents | tuple[Documents, ...]
+    """The documents to learn from: one folder, or several."""
     vocab_size: int = Field(8192, ge=512, le=1_000_000)
     """Tokens, control tokens included; fewer if the text does not yield as many."""
     min_frequency: int = Field(2, ge=1)
@@ -66,8 +66,7 @@ class TokenizerConfig(Config):
 
 def estimate(config: TokenizerConfig) -> Estimate:
     """Time and memory by the size of the files."""
-    source = Path(config.data)
-    files = files_below(source) if source.is_dir() else [source] if source.is_file() else []
+    files = [file for path in _folders(config) for file in (files_below(path) if path.is_dir() else [path]) if file.is_file()]
     packed = 3 * sum(path.stat().st_size for path in files)
     size = min(packed, config.max_train_bytes)
     return Estimate(
@@ -79,11 +78,12 @@ def estimate(config: TokenizerConfig) -> Estimate:
 
 def run(config: TokenizerConfig, out: Output) -> None:
     """Train, measure and write a tokenizer. Raises: DataError if there is no text to learn from."""
-    source = Path(config.data)
+    source = _folders(config)
     total, count = _size(source)
     if not total:
+        shown = ", ".join(map(str, source))
         raise DataError(
-            f"{source} holds no text to learn a vocabulary from", hint="look at the funnel of the clean step: what was dropped?"
+            f"{shown} holds no text to learn a vocabulary from", hint="look at the funnel of the clean step: what was dropped?"
         )
     share = min(1.0, config.max_train_bytes / total)
     console.info(f"learning a vocabulary of {config.vocab_size:,} tokens from {console.format_bytes(total * share)} of text")
@@ -105,10 +105,18 @@ def split_pattern(max_digits: int) -> str:
     return words + rf"|\p{{N}}{{1,{max_digits}}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
-def _size(source: Path) -> tuple[int, int]:
+def _folders(config: TokenizerConfig) -> list[Path]:
+    return [Path(path) for path in ((config.data,) if isinstance(config.data, str) else config.data)]
+
+
+def _documents(source: Sequence[Path]) -> Iterator[Document]:
+    return chain.from_iterable(map(read_documents, source))
+
+
+def _size(source: Sequence[Path]) -> tuple[int, int]:
     """Bytes of all texts, and how many documents there are."""
     total = count = 0
-    for document in read_documents(source):
+    for document in _documents(source):
         total += len(document.text.encode())
         count += 1
     return total, count
@@ -123,7 +131,7 @@ def _is_measured(document: Document) -> bool:
     return _place(document) % MEASURED_ONE_IN == 0
 
 
-def _train(config: TokenizerConfig, source: Path, share: float, total: int) -> Library:
+def _train(config: TokenizerConfig, source: Sequence[Path], share: float, total: int) -> Library:
     specials = list(dict.fromkeys([*CONTROL, *TOOL_TAGS, *config.extra_tokens]))
     library = Library(models.BPE())
     pieces = pre_tokenizers.Split(Regex(split_pattern(config.max_digits)), "isolated")
@@ -141,10 +149,10 @@ def _train(config: TokenizerConfig, source: Path, share: float, total: int) -> L
     return _with_open_tags(library)
 
 
-def _batches(source: Path, share: float, total: int) -> Iterator[list[str]]:
+def _batches(source: Sequence[Path], share: float, total: int) -> Iterator[list[str]]:
     """The texts to learn from, with progress; falls back to all of them where a handful would leave nothing."""
-    documents = (d for d in read_documents(source) if not _is_measured(d) and _place(d) < share * 2**64)
-    first = list(islice(documents, 64)) or list(islice(read_documents(source), 64))
+    documents = (d for d in _documents(source) if not _is_measured(d) and _place(d) < share * 2**64)
+    first = list(islice(documents, 64)) or list(islice(_documents(source), 64))
     with console.progress("tokenizer", total=total * share / 1e6, unit="MB") as bar:
         while first:
             yield [document.text for document in first]
@@ -171,12 +179,12 @@ def _loaded(library: Library) -> Loaded:
     return Loaded("the new tokenizer", FastBackend(library), config, {"default": builtin("chatml")})
 
 
-def _measure(tokenizer: Tokenizer, source: Path) -> dict[str, float]:
+def _measure(tokenizer: Tokenizer, source: Sequence[Path]) -> dict[str, float]:
     """Bytes per token of the measured documents, over all and by domain."""
     num_bytes: Counter[str] = Counter()
     num_tokens: Counter[str] = Counter()
-    held_out = (document for document in read_documents(source) if _is_measured(document))
-    documents = _some(held_out) or _some(read_documents(source))
+    held_out = (document for document in _documents(source) if _is_measured(document))
+    documents = _some(held_out) or _some(_documents(source))
     for document, ids in zip(documents, tokenizer.encode_batch([d.text for d in documents]), strict=True):
         num_bytes[document.domain] += len(document.text.encode())
         num_tokens[document.domain] += len(ids)

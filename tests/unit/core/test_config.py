@@ -30,6 +30,7 @@ class Lora(Config):
     kind: Literal["lora"] = "lora"
     rank: int = 8
     """Rank of the update."""
+    alpha: float = 1.0
 
 
 class Full(Config):
@@ -95,6 +96,20 @@ def test_a_union_without_its_kind_is_of_the_default_kind() -> None:
     assert validate(Example, with_overrides({"data": "d"}, ["tune.rank=2"])).tune == Lora(rank=2)
     with pytest.raises(ConfigError, match="did you mean rank"):
         validate(Example, with_overrides({"data": "d"}, ["tune.rnk=2"]))
+
+
+def test_a_table_keeps_what_it_does_not_say_of_the_default() -> None:
+    class Eager(Config):
+        tune: Annotated[Lora | Full, Field(discriminator="kind")] = Lora(rank=64, alpha=3.0)
+        inner: Optim = Optim(lr=0.5)
+
+    assert validate(Eager, {"tune": {"rank": 2}}).tune == Lora(rank=2, alpha=3.0)
+    assert validate(Eager, {"tune": {"kind": "lora", "rank": 2}}).tune == Lora(rank=2, alpha=3.0)
+    assert validate(Eager, {"tune": {"kind": "full"}}).tune == Full()
+    assert validate(Eager, {"inner": {}}).inner == Optim(lr=0.5)
+    assert validate(Eager, canonical(Eager(tune=Lora()))) == Eager(tune=Lora())
+    with pytest.raises(ConfigError, match="did you mean rank"):
+        validate(Eager, {"tune": {"rnk": 2}})
 
 
 def test_an_unknown_kind_names_the_known_ones() -> None:

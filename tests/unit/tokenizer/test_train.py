@@ -38,6 +38,21 @@ def test_equal_input_gives_equal_bytes(documents: Path, folder: Path, tmp_path: 
     assert sorted(digests(folder)) == ["chat_template.jinja", "tokenizer.json", "tokenizer_config.json"]
 
 
+def test_several_folders_are_read_as_one(documents: Path, tmp_path: Path) -> None:
+    greek = [Document(f"g{n}", "λόγος άνθρωπος θάλασσα " * 20) for n in range(60)]
+    write_documents(tmp_path / "greek", greek)
+    for name in ("out", "alone"):
+        (tmp_path / name).mkdir()
+    out, alone = Output(tmp_path / "out"), Output(tmp_path / "alone")
+    config = TokenizerConfig(data=(str(documents), str(tmp_path / "greek")), vocab_size=700)
+    run(config, out)
+    run(TokenizerConfig(data=str(documents), vocab_size=700), alone)
+    assert out.figures["num_documents"] == 260
+    both, one = (Tokenizer.load(made.path) for made in (out, alone))
+    assert len(both.encode("θάλασσα")) < len(one.encode("θάλασσα"))
+    assert estimate(config).seconds > estimate(TokenizerConfig(data=str(documents), vocab_size=700)).seconds
+
+
 def test_figures(documents: Path, tmp_path: Path) -> None:
     out = Output(tmp_path)
     run(TokenizerConfig(data=str(documents), vocab_size=512), out)
