@@ -74,6 +74,10 @@ class Tensors:
             raise DataError(f"{file}: cannot read tensor {name!r}: {error}", hint=DAMAGED) from error
         return tensor
 
+    def release(self) -> None:
+        """Let go of the memory that the files are seen through, all that was read of them; they are opened anew when asked."""
+        self._readers.clear()
+
     def _reader(self, file: Path) -> Any:
         if file not in self._readers:
             try:

@@ -62,6 +62,11 @@ class GGUF:
         info = self.tensors[name]
         return dequantise(raw, BLOCK_TYPES[info.kind]).reshape(info.shape)
 
+    def release(self) -> None:
+        """Let go of the memory that holds what was read of the file; it is read anew when asked for."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._buffer.madvise(mmap.MADV_DONTNEED)
+
 
 def read_gguf(path: Path | str) -> GGUF:
     """Open a GGUF file. Raises: DataError that names the file if it is missing, damaged, cut short or of another version."""

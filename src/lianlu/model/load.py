@@ -24,24 +24,27 @@ from lianlu.model.config import ModelConfig
 from lianlu.model.decoder import Decoder, empty_model
 from lianlu.model.gguf_config import config_from_gguf
 from lianlu.model.hf_config import from_hf, quantisation
-from lianlu.model.lora import Adapter
-from lianlu.model.lora_linear import stack
+from lianlu.model.lora_files import Adapter
+from lianlu.model.lora_linear import merged_weight
 from lianlu.model.quantized import KINDS, Method, linear_names, prepare_quantized
 
 SHOWN_NAMES = 5
+# one number type for all weights, or the type of a weight by its name
+Dtypes = torch.dtype | Callable[[str], torch.dtype]
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
 
 
 @dataclass(frozen=True)
 class Source:
-    """An opened checkpoint: its config, its names, and how to read one of them."""
+    """An opened checkpoint: its config, its names, how to read one of them, and how to let go of what was read of its file."""
 
     path: Path
     config: ModelConfig
     layout: layouts.Layout
     names: frozenset[str]
     read: Callable[[str], Tensor]
+    release: Callable[[], None]
     int8: bool = False
 
 
@@ -57,13 +60,13 @@ def read_config(path: Path | str) -> ModelConfig:
 
 def load_model(
     path: Path | str,
-    dtype: torch.dtype = torch.float32,
+    dtype: Dtypes = torch.float32,
     device: str | torch.device = "cpu",
     quant: Method | None = None,
     config: ModelConfig | None = None,
     adapter: Adapter | None = None,
 ) -> Decoder:
-    """The model at `path` (folder or .gguf) with weights of `dtype` on `device`.
+    """The model at `path` (folder or .gguf) with weights of `dtype` (or of `dtype(name)`) on `device`.
 
     From the numbers of the file, layer by layer: `adapter` is added to the weights, then `quant` rounds those of the linear
     layers of the blocks; weights that are int8 already stay so. `config` is built in place of the file's own: the same shape
@@ -78,7 +81,7 @@ def load_model(
 
 def open_model(
     path: Path | str,
-    dtype: torch.dtype = torch.float32,
+    dtype: Dtypes = torch.float32,
     quant: Method | None = None,
     config: ModelConfig | None = None,
     adapter: Adapter | None = None,
@@ -103,10 +106,14 @@ def open_model(
         prepare_quantized(model, quant)
 
     def weights() -> Iterator[tuple[str, Tensor]]:
-        for name, meta in expected.items():
-            tensor = _updated(name, _fused(source, name, meta), source.config, adapter)
-            yield from _quantised(name, tensor, quant) if quant and name in rounded else [(name, _cast(name, tensor, dtype))]
+        # embedding and output layer, the largest, while there is little else
+        for name in sorted(expected, key=lambda name: name.startswith("layers.")):
+            tensor = _updated(name, _fused(source, name, expected[name]), source.config, adapter)
+            made = _quantised(name, tensor, quant) if quant and name in rounded else [(name, _cast(name, tensor, dtype))]
             del tensor
+            source.release()
+            yield from made
+            del made
             if name in rounded:
                 # full-width tensors that came and went leave holes between the small ones that stay
                 machine.trim_memory()
@@ -120,21 +127,21 @@ def _updated(name: str, tensor: Tensor, config: ModelConfig, adapter: Adapter | 
     layer = None if adapter is None or path == name else adapter.layers.get(path)
     if layer is None:
         return tensor
-    a_RI, b_OR = stack(path.split(".", 2)[2], layer.layout, config, layer.updates, layer.scaling)
-    return tensor.float() + b_OR @ a_RI
+    return merged_weight(tensor, path.split(".", 2)[2], config, layer)
 
 
-def _quantised(name: str, tensor: Tensor, quant: Method) -> Iterator[tuple[str, Tensor]]:
-    """Names and buffers that stand for the weight `name`."""
+def _quantised(name: str, tensor: Tensor, quant: Method) -> list[tuple[str, Tensor]]:
+    """Names and tensors that stand for the weight `name`."""
     module = name.removesuffix(".weight")
-    return ((f"{module}.{buffer}", part) for buffer, part in KINDS[quant].quantise(tensor).items())
+    return [(f"{module}.{part}", made) for part, made in KINDS[quant].quantise(tensor).items()]
 
 
-def _cast(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def _cast(name: str, tensor: Tensor, dtype: Dtypes) -> Tensor:
     """A copy that no longer leans on the file, in `dtype`; int8 weights and their scales keep their own."""
     if tensor.dtype == torch.int8:
         return tensor.clone()
-    return tensor.to(torch.float32 if name.endswith(".weight_scale") else dtype, copy=True)
+    wanted = dtype if isinstance(dtype, torch.dtype) else dtype(name)
+    return tensor.to(torch.float32 if name.endswith(".weight_scale") else wanted, copy=True)
 
 
 def is_gguf(path: Path) -> bool:
@@ -150,7 +157,8 @@ def _open_folder(path: Path) -> Source:
     config = read_config(path)
     tensors = Tensors(path)
     int8 = quantisation(read_json(path / CONFIG), path / CONFIG) is not None
-    return Source(path, config, layouts.LAYOUTS[config.architecture], frozenset(tensors.names()), tensors.tensor, int8)
+    names = frozenset(tensors.names())
+    return Source(path, config, layouts.LAYOUTS[config.architecture], names, tensors.tensor, tensors.release, int8)
 
 
 def _open_gguf(path: Path) -> Source:
@@ -165,7 +173,7 @@ def _open_gguf(path: Path) -> Source:
             return layouts.unpermute_rows(tensor, config.num_key_value_heads)
         return tensor
 
-    return Source(path, config, layouts.GGUF, frozenset(file.tensors), read)
+    return Source(path, config, layouts.GGUF, frozenset(file.tensors), read, file.release)
 
 
 def _check_names(source: Source, expected: dict[str, Tensor]) -> None:

@@ -9,6 +9,8 @@ rows of an adapter come in multiples of `ROWS` as all rows of a step do (see `ke
 may differ from adapter to adapter. After Punica and S-LoRA (arXiv 2310.18547, 2311.03285), with a loop over the adapters of
 a batch in place of their grouped kernels. Without gradients; training and merging are in `lora.py`.
 
+Limit: DoRA scales rows by norms of the plain weight, which a packed layer no longer has; such adapters are merged instead.
+
 Shapes: T rows of a batch, N rows of one adapter, M the same padded, I inputs, O outputs, R sum of ranks in a fused layer.
 """
 
@@ -22,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lianlu.core.errors import ConfigError
 from lianlu.kernels.linear import linear
 from lianlu.kernels.paged_attention import ROWS
 from lianlu.model.decoder import Decoder
@@ -97,12 +100,15 @@ class MultiLora:
     batch: Batch = field(default_factory=Batch)
 
     def add(self, name: str, adapter: Adapter) -> None:
-        """Put an adapter on the model; nothing is touched before all of it is ready."""
+        """Put an adapter on the model; nothing is touched before all of it is ready. Raises: ConfigError for a DoRA adapter."""
         assert name not in self.paths, f"there is an adapter {name} already"
+        if adapter.dora:
+            hint = "merge it: start with this adapter alone, or use `lianlu merge`"
+            raise ConfigError(f"{name} is a DoRA adapter, which cannot be one of several on the same weights", hint=hint)
         like, config = self.model.embed_tokens.weight, self.model.config
         updates = {}
         for path, layer in adapter.layers.items():
-            stacked = stack(path.split(".", 2)[2], layer.layout, config, layer.updates, layer.scaling)
+            stacked = stack(path.split(".", 2)[2], config, layer)
             updates[path] = Update(*(weight.to(like.device, like.dtype) for weight in stacked))
         self._install(name, updates)
         self.paths[name] = tuple(updates)

@@ -1,8 +1,9 @@
-"""Linear layers held in int8 or int4: drop-ins for `nn.Linear` with a quarter or a sixth of the memory of fp32.
+"""Linear layers held in int8, int4 or NF4: drop-ins for `nn.Linear` with a quarter to an eighth of the memory of fp32.
 
 Embedding and output layer stay as they are: they are the most sensitive and, when tied, also a table to look up. int8 can
-be saved (stage quantize); int4 is made while a model is loaded (`load.load_model`). The products are in `kernels.int8` and
-`kernels.int4`; for serving, `packed.pack_linears` puts their fast twins in place.
+be saved (stage quantize); int4 and NF4 are made while a model is loaded (`load.load_model`). int8 and int4 are for serving,
+where `packed.pack_linears` puts their fast twins in place; NF4 is what adapters are trained on (QLoRA). The products are in
+`kernels.int8`, `kernels.int4` and `kernels.nf4`.
 """
 
 from __future__ import annotations
@@ -14,14 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from lianlu.core.errors import ConfigError
-from lianlu.kernels import int4, int8
-from lianlu.model.decoder import Decoder
+from lianlu.kernels import int4, int8, nf4
+from lianlu.model.decoder import Decoder, Linear
 
-Method = Literal["int8", "int4"]
+# nf4-single holds the steps of NF4 in fp32, without the second quantisation
+Method = Literal["int8", "int4", "nf4", "nf4-single"]
+ALL = slice(None)
 
 
 class QuantizedLinear(nn.Module):
-    """What the kinds share: a fixed weight in buffers named `weight...`, which keep their dtype when the model is cast."""
+    """What the kinds share: a fixed weight in tensors named `weight...`, which keep their dtype when the model is cast.
+
+    They are buffers, or parameters without a gradient where training divides them between processes.
+    """
 
     weight: Tensor
 
@@ -31,9 +37,9 @@ class QuantizedLinear(nn.Module):
         self.out_features = out_features
         self.bias = nn.Parameter(torch.empty(out_features), requires_grad=False) if bias else None
 
-    @staticmethod
-    def quantise(weight_OI: Tensor) -> dict[str, Tensor]:
-        """The buffers that stand for a weight, rounded to nearest."""
+    @classmethod
+    def quantise(cls, weight_OI: Tensor) -> dict[str, Tensor]:
+        """The tensors that stand for a weight, rounded to nearest."""
         raise NotImplementedError
 
     @classmethod
@@ -46,25 +52,27 @@ class QuantizedLinear(nn.Module):
     def from_linear(cls, linear: nn.Linear) -> Self:
         """The quantised version of a linear layer."""
         made = cls.like(linear)
-        for name, buffer in cls.quantise(linear.weight).items():
-            setattr(made, name, buffer)
+        for name, tensor in cls.quantise(linear.weight).items():
+            fixed = name in dict(made.named_parameters())
+            setattr(made, name, _fixed(tensor) if fixed else tensor)
         if linear.bias is not None:
             made.bias = nn.Parameter(linear.bias.detach(), requires_grad=False)
         return made
 
-    def dequantised(self) -> Tensor:
-        """The fp32 weight this layer stands for."""
+    def dequantised(self, rows: slice = ALL) -> Tensor:
+        """The fp32 weight this layer stands for, or some rows of it."""
         raise NotImplementedError
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move buffers, but never cast them: `.to(torch.bfloat16)` is about activations."""
-        before = dict(self.named_buffers())
+        """Move the weight, but never cast it: `.to(torch.bfloat16)` is about activations."""
+        own = [*self.named_parameters(), *self.named_buffers()]
+        before = {name: tensor.data for name, tensor in own if name.startswith("weight")}
         apply: Callable[..., nn.Module] = super()._apply
         apply(fn, recurse)
-        for name, buffer in before.items():
+        for name, tensor in before.items():
             moved = cast(Tensor, getattr(self, name))
-            if moved.dtype != buffer.dtype:
-                setattr(self, name, buffer.to(moved.device))
+            if moved.dtype != tensor.dtype:
+                moved.data = tensor.to(moved.device)
         return self
 
 
@@ -78,18 +86,18 @@ class Int8Linear(QuantizedLinear):
         self.register_buffer("weight", torch.empty(out_features, in_features, dtype=torch.int8))
         self.register_buffer("weight_scale", torch.empty(out_features, dtype=torch.float32))
 
-    @staticmethod
-    def quantise(weight_OI: Tensor) -> dict[str, Tensor]:
-        """The buffers that stand for a weight, rounded to nearest."""
+    @classmethod
+    def quantise(cls, weight_OI: Tensor) -> dict[str, Tensor]:
+        """The tensors that stand for a weight, rounded to nearest."""
         return dict(zip(("weight", "weight_scale"), int8.quantise_rows(weight_OI), strict=True))
 
     def forward(self, x_TI: Tensor) -> Tensor:
         """In the dtype of `x`; differentiable in `x`."""
         return int8.int8_linear(x_TI, self.weight, self.weight_scale, self.bias)
 
-    def dequantised(self) -> Tensor:
-        """The fp32 weight this layer stands for."""
-        return int8.dequantise_rows(self.weight, self.weight_scale)
+    def dequantised(self, rows: slice = ALL) -> Tensor:
+        """The fp32 weight this layer stands for, or some rows of it."""
+        return int8.dequantise_rows(self.weight[rows], self.weight_scale[rows])
 
 
 class Int4Linear(QuantizedLinear):
@@ -109,21 +117,76 @@ class Int4Linear(QuantizedLinear):
         self.register_buffer("weight_scale", torch.empty(out_features, groups, dtype=torch.bfloat16))
         self.register_buffer("weight_zero", torch.empty(out_features, groups, dtype=torch.bfloat16))
 
-    @staticmethod
-    def quantise(weight_OI: Tensor) -> dict[str, Tensor]:
-        """The buffers that stand for a weight, rounded to nearest."""
+    @classmethod
+    def quantise(cls, weight_OI: Tensor) -> dict[str, Tensor]:
+        """The tensors that stand for a weight, rounded to nearest."""
         return dict(zip(("weight", "weight_scale", "weight_zero"), int4.quantise_groups(weight_OI), strict=True))
 
     def forward(self, x_TI: Tensor) -> Tensor:
         """In the dtype of `x`; differentiable in `x`."""
         return int4.int4_linear(x_TI, self.weight, self.weight_scale, self.weight_zero, self.bias)
 
-    def dequantised(self) -> Tensor:
-        """The fp32 weight this layer stands for."""
-        return int4.dequantise_groups(self.weight, self.weight_scale, self.weight_zero)
+    def dequantised(self, rows: slice = ALL) -> Tensor:
+        """The fp32 weight this layer stands for, or some rows of it."""
+        return int4.dequantise_groups(self.weight[rows], self.weight_scale[rows], self.weight_zero[rows])
 
 
-KINDS: dict[Method, type[QuantizedLinear]] = {"int8": Int8Linear, "int4": Int4Linear}
+class NF4Linear(QuantizedLinear):
+    """`y = x @ dequantised.T + bias` in NF4 (`kernels.nf4`): codes and steps are fixed parameters, a row of them a row's."""
+
+    double_quant = True
+    weight_step: Tensor
+    weight_step_scale: Tensor | None
+    weight_step_mean: Tensor | None
+
+    def __init__(self, in_features: int, out_features: int, bias: bool) -> None:
+        """Raises: ConfigError if the inputs are no whole number of blocks."""
+        super().__init__(in_features, out_features, bias)
+        if in_features % nf4.BLOCK:
+            hint = 'tune.kind = "lora" trains an adapter on its plain weights'
+            raise ConfigError(f"NF4 takes inputs in blocks of {nf4.BLOCK}, a layer of this model has {in_features}", hint=hint)
+        num_steps = in_features // nf4.BLOCK
+        scales = -(-out_features * num_steps // nf4.STEP_BLOCK)
+        step_dtype = torch.uint8 if self.double_quant else torch.float32
+        self.weight = _fixed(torch.empty(out_features, in_features // 2, dtype=torch.uint8))
+        self.weight_step = _fixed(torch.empty(out_features, num_steps, dtype=step_dtype))
+        self.register_buffer("weight_step_scale", torch.empty(scales, dtype=torch.float32) if self.double_quant else None)
+        self.register_buffer("weight_step_mean", torch.empty((), dtype=torch.float32) if self.double_quant else None)
+
+    @classmethod
+    def quantise(cls, weight_OI: Tensor) -> dict[str, Tensor]:
+        """The tensors that stand for a weight, rounded to nearest."""
+        made = nf4.quantise(weight_OI, cls.double_quant)
+        tensors = {"weight": made.codes_OJ, "weight_step": made.steps_OG}
+        if made.scale_S is not None and made.mean is not None:
+            tensors.update(weight_step_scale=made.scale_S, weight_step_mean=made.mean)
+        return tensors
+
+    def held(self) -> nf4.Nf4:
+        """The weight as the kernel takes it."""
+        return nf4.Nf4(self.weight, self.weight_step, self.weight_step_scale, self.weight_step_mean)
+
+    def forward(self, x_TI: Tensor) -> Tensor:
+        """In the dtype of `x`, under autocast in autocast's; differentiable in `x`."""
+        return nf4.nf4_linear(x_TI, self.held(), self.bias)
+
+    def dequantised(self, rows: slice = ALL) -> Tensor:
+        """The fp32 weight this layer stands for, or some rows of it."""
+        return nf4.dequantise(self.weight[rows], self.held().steps()[rows])
+
+
+class SingleNF4Linear(NF4Linear):
+    """NF4 with the steps in fp32: 4.5 bits a weight in place of 4.127."""
+
+    double_quant = False
+
+
+KINDS: dict[Method, type[QuantizedLinear]] = {
+    "int8": Int8Linear,
+    "int4": Int4Linear,
+    "nf4": NF4Linear,
+    "nf4-single": SingleNF4Linear,
+}
 
 
 def linear_names(model: Decoder) -> list[str]:
@@ -149,6 +212,22 @@ def prepare_quantized(model: Decoder, method: Method = "int8") -> None:
 def is_quantized(model: Decoder) -> bool:
     """Whether the model has quantised layers."""
     return any(isinstance(module, QuantizedLinear) for module in model.modules())
+
+
+def dequantize_linears(model: Decoder) -> None:
+    """Put plain fp32 layers with the very weights that the quantised ones stand for in their place, one by one."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, QuantizedLinear):
+            owner, _, attribute = name.rpartition(".")
+            with torch.device("meta"):
+                plain = Linear(module.in_features, module.out_features, bias=False)
+            plain.weight = nn.Parameter(module.dequantised())
+            plain.register_parameter("bias", None if module.bias is None else nn.Parameter(module.bias.detach()))
+            setattr(model.get_submodule(owner), attribute, plain)
+
+
+def _fixed(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor, requires_grad=False)
 
 
 def _replace(model: Decoder, make: Callable[[nn.Linear], nn.Module]) -> None:

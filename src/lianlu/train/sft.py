@@ -1,11 +1,11 @@
 """Stage sft: fine-tune a model on conversations, all of its weights or a LoRA adapter.
 
-In: a checkpoint (folder or .gguf) and conversations (a folder with train.jsonl and held_out.jsonl, or one .jsonl file of
-which a share is held out). Out: for `tune.kind = "lora"` or "qlora" an adapter in PEFT's format, for "full" a checkpoint;
-with the tokenizer, losses.jsonl, samples.jsonl and logs/metrics.jsonl in all cases.
+In: a checkpoint (folder or .gguf) and training data in any format that docs/formats.md lists. Out: for `tune.kind = "lora"`
+and "qlora" an adapter in PEFT's format, for "full" a checkpoint; with the tokenizer, losses.jsonl, samples.jsonl and
+logs/metrics.jsonl in both cases, and rejected.jsonl if records of the data could not be used.
 
-The loss is on what an assistant has to produce and nothing else; ids and mask come from one rendering by the model's own
-template. Conversations are packed without padding and do not see each other. Under LoRA the frozen matrices are held in
+The loss is on what an assistant has to produce and nothing else, in plain text on every token; ids and mask come from one
+rendering by the model's own template. Examples are packed without padding and do not see each other. Under LoRA the frozen matrices are held in
 the number type of the products, so that no cast is repeated, and no gradients are computed for them; under QLoRA they are
 held in NF4 and widened where they are multiplied by.
 """
@@ -17,10 +17,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lianlu.core.config import Checkpoint, Config, Conversations
+from lianlu.core.config import Checkpoint, Config, Input
 from lianlu.core.errors import LianluError
 from lianlu.core.stage import Estimate
 from lianlu.core.store import Output
+from lianlu.formats.examples.recognise import FormatName
+from lianlu.formats.examples.sources import rough_bytes
 from lianlu.model.config import ModelConfig
 from lianlu.model.lora_spec import LoraSpec
 from lianlu.train.config import AdamW, CosineSchedule, Optim, Schedule, TrainConfig
@@ -73,27 +75,32 @@ class FullTune(Config):
 Tune = Annotated[LoraTune | QLoraTune | FullTune, Field(discriminator="kind")]
 
 
+TrainingData = Annotated[str, Input(("conversations", "documents"))]
+
+
 class SftConfig(TrainConfig):
-    """Fine-tuning on conversations."""
+    """Fine-tuning on conversations, or on plain text."""
 
     model: Checkpoint
     """The model to start from."""
-    data: Conversations
-    """Conversations: a folder with train.jsonl and held_out.jsonl, or a .jsonl file."""
+    data: TrainingData
+    """Conversations or texts in any format that docs/formats.md lists: a file, or a folder of files."""
+    format: Literal["auto"] | FormatName = "auto"
+    """The format of the data; auto tells it from the first records."""
     tune: Tune = LoraTune()
     """What is trained."""
     epochs: int = Field(default=1, gt=0)
-    """How often each conversation is seen."""
+    """How often each example is seen."""
     steps: int = Field(default=0, ge=0)
     """Optimiser steps; if set, it decides instead of `epochs`."""
     batch_tokens: int = Field(default=2048, gt=0)
-    """Tokens of one optimiser step at most (a longer conversation has a step of its own)."""
+    """Tokens of one optimiser step at most (a longer example has a step of its own)."""
     max_length: int = Field(default=1024, gt=1)
-    """Longest conversation in tokens."""
+    """Longest conversation in tokens; texts are cut into pieces of this length."""
     too_long: Literal["cut", "drop"] = "cut"
-    """What happens to a longer one: its end is cut off, or it is left out."""
+    """What happens to a longer conversation: its end is cut off, or it is left out."""
     held_out: float = Field(default=0.05, gt=0, lt=1)
-    """Share held out of a single .jsonl file."""
+    """Share held out of data that is not divided already (by train.jsonl and held_out.jsonl in its folder)."""
     held_out_tokens: int = Field(default=8192, gt=0)
     """Held-out tokens to evaluate on, at most."""
     num_samples: int = Field(default=2, ge=0)
@@ -139,8 +146,7 @@ def planned_adapter(tune: Tune) -> Adapter | None:
 
 
 def _rough_tokens(data: Path) -> int:
-    path = data / "train.jsonl" if data.is_dir() else data
-    return (path.stat().st_size if path.is_file() else USUAL_DATA_BYTES) // BYTES_PER_TOKEN
+    return ((rough_bytes(data) if data.exists() else 0) or USUAL_DATA_BYTES) // BYTES_PER_TOKEN
 
 
 def run(config: SftConfig, out: Output) -> None:
@@ -152,13 +158,15 @@ def run(config: SftConfig, out: Output) -> None:
     from lianlu.train.checkpoint.state import finish, finished
     from lianlu.train.loop import RESUME, Loop
     from lianlu.train.parallel.layout import Layout
+    from lianlu.train.sft_data import drop_data
     from lianlu.train.sft_task import SftTask, open_model, save_result
 
     if (figures := finished(out.path / RESUME)) is not None:
         out.figures.update(figures)
+        drop_data(out.path / RESUME)
         return
     layout = Layout(config)
-    task = SftTask(config, layout)
+    task = SftTask(config, layout, out.path)
     model = open_model(config, layout)
     work, on_gpu = planned_work(config), layout.device.type == "cuda"
     out.figures["planned_memory_bytes"] = planned_bytes(model.config, work, config, layout.num_ranks, on_gpu)
@@ -171,3 +179,4 @@ def run(config: SftConfig, out: Output) -> None:
         task.tokenizer.save(out.path)
         out.figures.update(figures)
         finish(out.path / RESUME, out.figures)
+        drop_data(out.path / RESUME)

@@ -1,74 +1,59 @@
-"""What fine-tuning hands to the loop: packed conversations, held-out answer loss, sample answers; and its model."""
+"""What fine-tuning hands to the loop: packed examples, held-out loss, sample answers; and its model."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lianlu.core.errors import ConfigError, DataError
 from lianlu.core.store import Output
 from lianlu.model.config import num_parameters
 from lianlu.model.decoder import Decoder
-from lianlu.model.load import load_model, read_config
-from lianlu.model.lora import add_lora, save_adapter
-from lianlu.model.quantized import is_quantized
-from lianlu.model.save import save_model
+from lianlu.model.frozen import frozen_dtypes, hold_frozen
+from lianlu.model.load import open_model as open_weights
+from lianlu.model.load import read_config
+from lianlu.model.lora import LoraSpec, add_lora, save_adapter, with_magnitudes
+from lianlu.model.quantized import Int8Linear
 from lianlu.tokenizer.tokenizer import Tokenizer
 from lianlu.train.checkpoint.state import trainable
-from lianlu.train.conversations import make_examples, read_split, require_examples
 from lianlu.train.curve import read_curve, tokens_per_s
+from lianlu.train.epochs import Epochs
+from lianlu.train.example_file import ExampleFile
 from lianlu.train.generate import generate
 from lianlu.train.held_out import held_out_nats
-from lianlu.train.packing import Packed, Segment, best_fit, pack, packed_loss
+from lianlu.train.loop import RESUME
+from lianlu.train.packing import Packed, Segment, answer_segment, pack, packed_loss
+from lianlu.train.parallel.gather import save_whole, whole_adapters
 from lianlu.train.parallel.layout import Layout
+from lianlu.train.rendering import Way
 from lianlu.train.schedule import rate
-from lianlu.train.sft import LoraTune, SftConfig
+from lianlu.train.sft import FullTune, LoraTune, QLoraTune, SftConfig
+from lianlu.train.sft_data import Wanted, open_data
+
+PROMPT_TOKENS = 32
 
 
 class SftTask:
-    """A fine-tuning run over the conversations of `config`. Raises: DataError if nothing is left to learn."""
+    """A fine-tuning run over the data of `config`, rendered into `out`. Raises: DataError if nothing is left to learn."""
 
-    def __init__(self, config: SftConfig, layout: Layout) -> None:
+    def __init__(self, config: SftConfig, layout: Layout, out: Path) -> None:
         self._config, self._layout = config, layout
         self.tokenizer = Tokenizer.load(config.model)
         shape = read_config(config.model)
         _require_rows(config, self.tokenizer.vocab_size, shape.vocab_size)
-        max_length = min(config.max_length, shape.max_position_embeddings)
-        train, held_out = read_split(Path(config.data), config.held_out)
-        cut = config.too_long == "cut"
-        self._train = make_examples(self.tokenizer, train, max_length, cut)
-        self._held_out = make_examples(self.tokenizer, held_out, max_length, cut)
-        require_examples(self._train, "training", Path(config.data))
-        require_examples(self._held_out, "held-out", Path(config.data))
-        self._judged = self._held_out.first(config.held_out_tokens)
-        self._bins = lru_cache(maxsize=2)(self._packed_epoch)
-        self._epoch_ends = [len(self._bins(0))]
-        self.num_steps = config.steps or self._steps_of(config.epochs)
-
-    def _packed_epoch(self, epoch: int) -> list[list[int]]:
-        """Examples of each step of an epoch: shuffled by (seed, epoch), then packed best-fit."""
-        order = np.random.Generator(np.random.Philox(key=[self._config.seed, epoch])).permutation(len(self._train.segments))
-        lengths = self._train.lengths
-        bins = best_fit([lengths[index] for index in order], self._config.batch_tokens)
-        return [[int(order[position]) for position in chosen] for chosen in bins]
-
-    def _steps_of(self, epochs: int) -> int:
-        while len(self._epoch_ends) < epochs:
-            self._epoch_ends.append(self._epoch_ends[-1] + len(self._bins(len(self._epoch_ends))))
-        return self._epoch_ends[epochs - 1]
-
-    def _examples_at(self, step: int) -> list[int]:
-        epoch = 0
-        while step >= self._steps_of(epoch + 1):
-            epoch += 1
-        return self._bins(epoch)[step - (self._epoch_ends[epoch - 1] if epoch else 0)]
+        way = Way(config.model, min(config.max_length, shape.max_position_embeddings), config.too_long == "cut")
+        wanted = Wanted(Path(config.data), config.format, config.held_out, way)
+        self._data = open_data(wanted, self.tokenizer, out, out / RESUME, layout.is_main)
+        self._epochs = Epochs(self._data.train.lengths, config.batch_tokens, config.seed)
+        self._judged = first_segments(self._data.held_out, config.held_out_tokens)
+        self.num_steps = config.steps or self._epochs.steps_of(config.epochs)
 
     def prepare(self, model: Decoder, step: int) -> None:
         """Nothing changes from step to step."""
@@ -78,37 +63,40 @@ class SftTask:
         return rate(self._config.schedule, step, self.num_steps)
 
     def examples(self, step: int) -> list[Segment]:
-        """The conversations of one step."""
-        return [self._train.segments[index] for index in self._examples_at(step)]
+        """The conversations, or pieces of documents, of one step."""
+        return [segment(self._data.train, index) for index in self._epochs.examples_at(step)]
 
     def collate(self, examples: Sequence[Segment]) -> Packed:
         """One behind the other."""
         return pack(examples)
 
     def loss(self, model: Decoder, batch: Packed) -> Tensor:
-        """Summed nats over the answers' tokens."""
+        """Summed nats over what is learnt."""
         return packed_loss(model, batch)
 
     def describe(self, example: Segment) -> str:
-        """The conversation's id."""
-        return self._train.source[example.source].id
+        """The name of the conversation or document, and where it stands."""
+        return self._data.train.name(example.source)
 
     def evaluate(self, model: Decoder) -> dict[str, float]:
-        """Held-out loss in nats per answer token."""
+        """Held-out loss in nats per token that is learnt."""
         nats, count = held_out_nats(model, self._judged, self._config.micro_tokens, self._layout)
         return {"held_out_loss": nats / count}
 
     def samples(self, model: Decoder, step: int) -> Iterator[dict[str, Any]]:
-        """Held-out questions, the answer in the data and the model's greedy one."""
-        for conversation in self._held_out.source[: self._config.num_samples]:
-            turn = next(i for i, message in enumerate(conversation.messages) if message.role == "assistant")
-            asked = conversation.messages[:turn]
-            if not asked:
-                continue
-            prompt = self.tokenizer.render(asked, conversation.tools, reply=True).ids
+        """Held-out questions, the answer in the data and the model's greedy one; of documents, how they go on."""
+        held_out = self._data.held_out
+        for index, question in enumerate(self._data.questions[: self._config.num_samples]):
+            ids, mask = held_out.ids(index), held_out.mask(index)
+            start = int(np.argmax(mask))
+            end = start + int(np.argmin(np.append(mask[start:], False)))
+            if start <= 1:  # a document
+                start, end = min(PROMPT_TOKENS, len(ids) // 2), min(PROMPT_TOKENS + self._config.sample_tokens, len(ids))
+            prompt = [int(token) for token in ids[:start]]
             new = generate(model, prompt, self._config.sample_tokens, ends=self.tokenizer.eos_ids)
-            reference = conversation.messages[turn].content
-            yield {"prompt": asked[-1].content, "reference": reference, "text": self.tokenizer.decode(new)}
+            reference = self.tokenizer.decode(ids[start:end].tolist())
+            asked = question or self.tokenizer.decode(prompt)
+            yield {"prompt": asked, "reference": reference, "text": self.tokenizer.decode(new)}
 
     def figures(self, model: Decoder, out: Output) -> dict[str, Any]:
         """What people want to know about the finished run."""
@@ -118,11 +106,7 @@ class SftTask:
             "parameters": num_parameters(model.config),
             "trained_parameters": sum(p.numel() for p in trainable(model).values()),
             "steps": self.num_steps,
-            "conversations": len(self._train.segments),
-            "tokens": sum(self._train.lengths),
-            "answer_tokens": sum(segment.num_targets for segment in self._train.segments),
-            "held_out_conversations": len(self._judged),
-            "skipped": dict(sorted((self._train.skipped + self._held_out.skipped).items())),
+            **self._data.figures(),
             "loss_start": curve.first("loss"),
             "loss": curve.tail_mean("loss"),
             "held_out_loss_start": before,
@@ -133,6 +117,17 @@ class SftTask:
         }
 
 
+def segment(examples: ExampleFile, index: int) -> Segment:
+    """One example as inputs and targets."""
+    return replace(answer_segment(examples.ids(index), examples.mask(index)), source=index)
+
+
+def first_segments(examples: ExampleFile, max_tokens: int) -> list[Segment]:
+    """Examples from the front that hold at most `max_tokens` together, and always one."""
+    count = int(np.searchsorted(np.cumsum(examples.lengths, dtype=np.int64), max_tokens, side="right"))
+    return [segment(examples, index) for index in range(max(count, 1))]
+
+
 def _require_rows(config: SftConfig, num_ids: int, num_rows: int) -> None:
     if num_ids > num_rows:
         message = f"the tokenizer of {config.model} knows {num_ids} tokens, the model has rows for {num_rows}"
@@ -140,26 +135,31 @@ def _require_rows(config: SftConfig, num_ids: int, num_rows: int) -> None:
 
 
 def open_model(config: SftConfig, layout: Layout) -> Decoder:
-    """The model on the device it is trained on, with only what is tuned left trainable. Raises: ConfigError for int8, full."""
-    model = load_model(config.model, torch.float32, layout.device)
-    if isinstance(config.tune, LoraTune):
-        add_lora(model, config.tune, config.seed)
-        freeze_in(model, layout.dtype)
-    elif is_quantized(model):
-        raise ConfigError(f"the int8 weights of {config.model} cannot be trained", hint='use tune.kind = "lora"')
-    return model
+    """The model on the devices it is trained on, with only what is tuned left trainable.
+
+    Weights are read one by one and at once become what they are held as: fp32 where they are trained, the number type of
+    the products (or NF4) below an adapter. Raises: ConfigError for int8 weights that would have to be trained, or be NF4.
+    """
+    tune = config.tune
+    quant = tune.quant if isinstance(tune, QLoraTune) else None
+    adapted, tables = isinstance(tune, LoraSpec), quant is not None
+    dtypes = frozen_dtypes(layout.dtype, tables) if adapted else torch.float32
+    model, weights = open_weights(config.model, dtypes, quant)
+    if any(isinstance(module, Int8Linear) for module in model.modules()) and not isinstance(tune, LoraTune):
+        what = "be trained" if isinstance(tune, FullTune) else "be held in NF4"
+        raise ConfigError(f"the int8 weights of {config.model} cannot {what}", hint='use tune.kind = "lora"')
+    if isinstance(tune, LoraSpec):
+        hold_frozen(model, layout.dtype, tables)
+        add_lora(model, tune, config.seed)
+        weights = with_magnitudes(model, weights)
+    return layout.distribute(model, weights)
 
 
-def freeze_in(model: nn.Module, dtype: torch.dtype) -> None:
-    """Hold the frozen matrices of linear layers in `dtype`: what autocast would make of them at every use."""
-    for module in model.modules():
-        if isinstance(module, nn.Linear) and not module.weight.requires_grad:
-            module.weight.data = module.weight.data.to(dtype)
-
-
-def save_result(model: Decoder, config: SftConfig, folder: Path) -> None:
-    """The adapter, or all weights of the tuned model."""
-    if isinstance(config.tune, LoraTune):
-        save_adapter(model, folder, Path(config.model).stem if Path(config.model).is_file() else Path(config.model).name)
-    else:
-        save_model(model, folder)
+def save_result(model: Decoder, config: SftConfig, folder: Path, layout: Layout) -> None:
+    """The adapter, or all weights of the tuned model; written by the main process, with the help of the others."""
+    if not isinstance(config.tune, LoraSpec):
+        save_whole(model, folder, layout.is_main)
+        return
+    with whole_adapters(model):
+        if layout.is_main:
+            save_adapter(model, folder, Path(config.model).stem if Path(config.model).is_file() else Path(config.model).name)

@@ -23,7 +23,7 @@ WEIGHTS = "model.safetensors"
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    save_model(build_model(preset("internlm2-nano", architecture="llama"), 0), tmp_path)
+    save_model(build_model(preset("internlm2-nano", architecture="llama", intermediate_size=192), 0), tmp_path)
     return tmp_path
 
 
@@ -43,7 +43,7 @@ def change_config(folder: Path, **fields: object) -> None:
 
 
 def test_loads_what_was_built(saved: Path) -> None:
-    model = build_model(preset("internlm2-nano", architecture="llama"), 0)
+    model = build_model(preset("internlm2-nano", architecture="llama", intermediate_size=192), 0)
     loaded = load_model(saved)
     assert loaded.config == model.config == read_config(saved)
     for name, tensor in model.state_dict().items():

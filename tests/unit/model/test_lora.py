@@ -214,7 +214,6 @@ def test_wrong_weights_are_named(adapter: Path, tensors: dict[str, torch.Tensor 
     ("fields", "words"),
     [
         ({"peft_type": "IA3"}, "IA3"),
-        ({"use_dora": True}, "use_dora"),
         ({"bias": "all"}, "bias"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"lora_alpha": None}, "lora_alpha"),

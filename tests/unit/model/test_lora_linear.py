@@ -4,7 +4,7 @@ import torch
 from lianlu.model import layouts
 from lianlu.model.config import preset
 from lianlu.model.decoder import build_model
-from lianlu.model.lora_linear import attach, num_inputs, piece_names, piece_sizes
+from lianlu.model.lora_linear import LayerUpdate, attach, num_inputs, piece_names, piece_sizes
 
 torch.set_num_threads(1)
 
@@ -27,7 +27,7 @@ def test_stacked_update_is_each_piece_in_its_rows(module: str) -> None:
     chosen = {name: (rank, size) for rank, (name, size) in enumerate(zip(names, sizes, strict=True), start=2) if name != "k_proj"}
     updates = {name: (torch.randn(rank, 64), torch.randn(size, rank)) for name, (rank, size) in chosen.items()}
     scaling = {name: 0.5 * rank for name, (rank, _) in chosen.items()}
-    layer = attach(model, f"layers.1.{module}", "llama", updates, scaling)
+    layer = attach(model, f"layers.1.{module}", LayerUpdate("llama", updates, scaling))
     a, b = layer.stacked()
     whole = [
         scaling[name] * updates[name][1] @ updates[name][0] if name in updates else torch.zeros(size, 64)
@@ -40,7 +40,7 @@ def test_forward_is_the_base_plus_the_update() -> None:
     model = build_model(preset("internlm2-nano"), 0)
     base = model.layers[0].mlp.down
     a, b = torch.randn(3, 160), torch.randn(64, 3)
-    layer = attach(model, "layers.0.mlp.down", "internlm2", {"w2": (a, b)}, {"w2": 2.0})
+    layer = attach(model, "layers.0.mlp.down", LayerUpdate("internlm2", {"w2": (a, b)}, {"w2": 2.0}))
     x = torch.randn(5, 160)
     torch.testing.assert_close(layer(x), base(x) + 2.0 * x @ a.T @ b.T, rtol=1e-4, atol=1e-4)
     assert model.layers[0].mlp.down is layer

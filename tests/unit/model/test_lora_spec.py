@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from lianlu.model.lora_spec import LoraSpec, peft_table, read_peft
+from lianlu.model.lora_spec import LoraSpec, Written, peft_table, read_peft
 
 FILE = Path("adapter_config.json")
 
@@ -24,11 +24,11 @@ def test_scaling_with_patterns_and_rslora() -> None:
 
 
 def test_regular_adapters_name_leaves_irregular_ones_paths() -> None:
-    every = {f"model.layers.{i}.self_attn.{name}": (4, 8.0) for i in range(2) for name in ("q_proj", "v_proj")}
-    assert peft_table("base", 0.0, every)["target_modules"] == ["q_proj", "v_proj"]
+    every = {f"model.layers.{i}.self_attn.{name}": (4, 2.0) for i in range(2) for name in ("q_proj", "v_proj")}
+    assert peft_table(Written("base"), every)["target_modules"] == ["q_proj", "v_proj"]
     some = {path: own for path, own in every.items() if "1.self_attn.v" not in path}
-    some["model.layers.1.self_attn.q_proj"] = (2, 6.0)
-    table = peft_table("base", 0.0, some)
+    some["model.layers.1.self_attn.q_proj"] = (2, 3.0)
+    table = peft_table(Written("base"), some)
     assert table["target_modules"] == sorted(some)
     assert table["rank_pattern"] == {"model.layers.1.self_attn.q_proj": 2}
     assert table["alpha_pattern"] == {"model.layers.1.self_attn.q_proj": 6.0}
