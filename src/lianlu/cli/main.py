@@ -12,7 +12,8 @@ from typing import Any
 import typer
 import typer.core
 
-from lianlu.cli import care, chain, lineage, live, stage_verbs
+from lianlu.cli import care, chain, export, lineage, live, stage_verbs
+from lianlu.core import processes
 
 HELP = """From raw text to an answering agent on your own language model, with one tool.
 
@@ -49,7 +50,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-for part in (chain, stage_verbs, live, lineage, care):
+for part in (chain, stage_verbs, live, lineage, care, export):
     part.add_verbs(app)
 
 
@@ -61,6 +62,10 @@ def main() -> None:
 
 def call(arguments: list[str], *, debug: bool = False) -> int:
     """Run one command line and return its exit code."""
+    if not processes.is_main():
+        from lianlu.core import console
+
+        console.hush()
     try:
         code = int(app(arguments, standalone_mode=False) or 0)
         if code == INTERRUPTED:

@@ -20,9 +20,18 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from lianlu.core import processes
+
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 PLAIN_INTERVAL_S = 5.0
+# of several processes the main one goes first where all have the same to say, and it is given time to end the others
+MAIN_FIRST_S = 3.0
+
+
+def hush() -> None:
+    """Print nothing from now on but errors: of several processes only the main one speaks."""
+    _out.quiet = _err.quiet = True
 
 
 def out(text: str = "") -> None:
@@ -32,6 +41,8 @@ def out(text: str = "") -> None:
 
 def out_raw(text: str) -> None:
     """Write to stdout without a line end and at once (streamed replies)."""
+    if _out.quiet:
+        return
     sys.stdout.write(text)
     sys.stdout.flush()
 
@@ -53,6 +64,9 @@ def warn(text: str) -> None:
 
 def error(message: str, hint: str = "") -> None:
     """Print an error and what to do about it, on stderr."""
+    if _err.quiet:
+        time.sleep(MAIN_FIRST_S)
+        _err.quiet, message = False, f"process {processes.rank()}: {message}"
     _err.print(f"[bold red]error:[/] {escape(message)}")
     if hint:
         _err.print(f"[bold]hint:[/]  {escape(hint)}")
@@ -71,7 +85,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = ""
 
 def is_terminal() -> bool:
     """Whether progress is shown live."""
-    return _err.is_terminal
+    return _err.is_terminal and not _err.quiet
 
 
 def format_value(value: Any) -> str:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lianlu
-from lianlu.core import console, machine
-from lianlu.core.config import canonical
+from lianlu.core import console, machine, processes
+from lianlu.core.config import Config, canonical
 from lianlu.core.store import Artifact, Output, Store, now
 from lianlu.recipe.inputs import Resolved, resolve_step
 from lianlu.recipe.recipe import Recipe, Step
+
+# what is told of a stage before it runs: its config and the folder it works in
+Call = Callable[[Config, Path], None]
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,14 @@ class Ran:
 
 
 def run_recipe(recipe: Recipe, store: Store) -> list[Ran]:
-    """Run what has to be run, in order; everything else is reused."""
+    """Run what has to be run, in order; everything else is reused.
+
+    Of several processes (torchrun) the main one does it all, and the others join it in the stages that are made for several.
+    """
+    if processes.num_processes() > 1:
+        from lianlu.recipe.together import run_together
+
+        return run_together(recipe, store)
     results: list[Ran] = []
     done: dict[str, Artifact] = {}
     for number, step in enumerate(recipe.steps, 1):
@@ -35,8 +46,11 @@ def run_recipe(recipe: Recipe, store: Store) -> list[Ran]:
     return results
 
 
-def run_step(step: Step, store: Store, done: dict[str, Artifact], label: str = "") -> Ran:
-    """Make the artifact of one step, unless it is there. Only one process at a time makes a given artifact."""
+def run_step(step: Step, store: Store, done: dict[str, Artifact], label: str = "", call: Call | None = None) -> Ran:
+    """Make the artifact of one step, unless it is there. Only one process at a time makes a given artifact.
+
+    `call` is told before a stage runs: with its config and the folder it works in.
+    """
     resolved = resolve_step(step, store, done, fetch=True)
     store.digests.save()
 
@@ -48,6 +62,8 @@ def run_step(step: Step, store: Store, done: dict[str, Artifact], label: str = "
         made = artifact is None
         if artifact is None:
             console.info(f"{label} {step.name}")
+            if call is not None:
+                call(resolved.config, store.work(resolved.artifact_id))
             artifact = _make(step, resolved, store)
             console.info(f"      {_summary(artifact)}")
     store.set_name(step.name, artifact.id)

@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from lianlu.core import processes
 from lianlu.core.errors import ConfigError
@@ -33,7 +35,7 @@ def join(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl"
-    store = dist.PrefixStore("group", _store())
+    store = PrefixStore("group", _store())
     dist.init_process_group(backend, store=store, rank=processes.rank(), world_size=processes.num_processes(), timeout=TIMEOUT)
     atexit.register(_leave)
 
@@ -44,7 +46,7 @@ def _leave() -> None:
 
 
 @cache
-def _store() -> dist.Store:
+def _store() -> Store:
     """The key-value store of this launch."""
     try:
         store, _, _ = next(_rendezvous())
@@ -55,8 +57,8 @@ def _store() -> dist.Store:
     return store
 
 
-def _rendezvous() -> Iterator[tuple[dist.Store, int, int]]:
-    found: Iterator[tuple[dist.Store, int, int]] = dist.rendezvous("env://", processes.rank(), processes.num_processes())
+def _rendezvous() -> Iterator[tuple[Store, int, int]]:
+    found: Iterator[tuple[Store, int, int]] = rendezvous("env://", processes.rank(), processes.num_processes())
     return found
 
 
@@ -64,7 +66,7 @@ class Word:
     """What the main process says to the others, one thing after another; all of them take the same steps."""
 
     def __init__(self) -> None:
-        self._store = dist.PrefixStore("word", _store())
+        self._store = PrefixStore("word", _store())
 
     def give(self, key: str, said: Any) -> None:
         """Say something (JSON) under a name that is used once."""

@@ -53,6 +53,8 @@ class Layout:
             self.data_rank = self.meshes.place("replica") * sizes.shard + self.meshes.place("shard")
             if sizes.pipeline > 1:
                 self.pipeline = Pipeline(self.meshes.grid["pipeline"], self.device, self.dtype)
+                if self.is_main:
+                    console.info("no text samples are written: each process of a pipeline has only some of the layers")
         elif config.parallel.tensor * config.parallel.sequence * config.parallel.pipeline > 1:
             console.info("one process alone: parallel.tensor, sequence and pipeline are ignored")
 
@@ -107,7 +109,8 @@ class Layout:
         own = [self.local(batch) for batch in batches]
         if self.pipeline is not None:
             return self.total(self.pipeline.evaluate(model, own, loss))
-        return self.total(sum(float(loss(model, batch)) for batch in own))
+        with torch.no_grad():
+            return self.total(sum(float(loss(model, batch)) for batch in own))
 
     def _announce(self, model: nn.Module, count: int, number: int) -> None:
         """Before the backward pass of micro-batch `number` of `count`."""
@@ -136,7 +139,7 @@ class Layout:
         if not isinstance(value, DTensor):
             return self.meshes.is_first(set())
         mesh = value.device_mesh
-        first = all(p.is_shard() or mesh.get_local_rank(axis) == 0 for axis, p in enumerate(value.placements))
+        first = all(not p.is_replicate() or mesh.get_local_rank(axis) == 0 for axis, p in enumerate(value.placements))
         return first and self.meshes.is_first(set(mesh.mesh_dim_names or ()))
 
     def _summed(self, value: Tensor) -> Tensor:

@@ -1,21 +1,21 @@
-"""Weights into a divided model and out of it, one tensor at a time: no process ever holds the whole model.
+"""Weights into a divided model, one tensor at a time: no process ever holds the whole model.
 
-Into it: the model is on `meta`, its weights come by the names of the decoder, and each process keeps its part of each.
-Out of it: each is put together on all processes, handed on, and dropped, under the decoder's names and in its shapes.
+The model is on `meta`, its weights come by the names of the decoder, and each process keeps its part of each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 from torch.distributed.tensor.placement_types import _StridedShard
 
 from lianlu.core.errors import EngineError
-from lianlu.train.parallel.fsdp import settle
-from lianlu.train.parallel.pipeline import stage_of
+from lianlu.model.config import ModelConfig
+from lianlu.model.decoder import Decoder
+from lianlu.model.lora_linear import LoraLinear, lora_layers
 
 # parts of names that wrappers of a layer add
 WRAPPERS = (".base.", "._orig_mod.", "._checkpoint_wrapped_module.")
@@ -28,7 +28,7 @@ def decoder_name(name: str) -> str:
     return name
 
 
-def place(model: nn.Module, weights: Iterable[tuple[str, Tensor]], device: torch.device) -> None:
+def place(model: Decoder, weights: Iterable[tuple[str, Tensor]], device: torch.device) -> None:
     """Fill a model on `meta` from whole tensors by name, in its own dtypes and shapes; what is real already stays.
 
     Every process must be given the same tensors. Raises: EngineError for a weight that never comes.
@@ -65,22 +65,3 @@ def _chunk(tensor: Tensor, dim: int, count: int, number: int) -> Tensor:
     size = -(-tensor.shape[dim] // count)
     start = min(number * size, tensor.shape[dim])
     return tensor.narrow(dim, start, min(size, tensor.shape[dim] - start))
-
-
-@torch.no_grad()
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor put together on every process; a collective for one that is divided."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
-
-
-def gathered(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Names and whole tensors (on the CPU) of a model's state, one by one; all processes have to take all of them."""
-    stage = stage_of(model)
-    return _gathered(model) if stage is None else stage.gathered(_gathered(model))
-
-
-def _gathered(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    settle(model)
-    for name, tensor in model.state_dict().items():
-        full = whole(tensor).cpu()
-        yield decoder_name(name), full.flatten(0, 1) if full.ndim == 3 else full

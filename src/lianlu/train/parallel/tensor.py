@@ -14,7 +14,7 @@ Shapes: T tokens, I inputs, O outputs, F feed-forward units, D hidden_size, K he
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -127,7 +127,7 @@ def blocks(model: Decoder) -> Sequence[Block]:
     return [block for block in model.layers if isinstance(block, Block)]
 
 
-def _put(owner: nn.Module, modules: dict[str, nn.Module]) -> None:
+def _put(owner: nn.Module, modules: Mapping[str, nn.Module]) -> None:
     for name, module in modules.items():
         setattr(owner, name, module)
 

@@ -57,13 +57,13 @@ class Ulysses:
         size, num_queries = self._size, q_THK.shape[1] // self._size
         repeats = lcm(k_TGK.shape[1], size) // k_TGK.shape[1]
         k_tEK, v_tEK = (x.repeat_interleave(repeats, dim=1) if repeats > 1 else x for x in (k_TGK, v_TGK))
-        parts = [x.unflatten(1, (size, -1)) for x in (q_THK, k_tEK, v_tEK)]
+        parts = [x.view(len(x), size, -1, x.shape[2]) for x in (q_THK, k_tEK, v_tEK)]
         given_PtMK = torch.cat(parts, dim=2).transpose(0, 1)
         got_TMK = self._exchange(given_PtMK).flatten(0, 1)
         num_keys = k_tEK.shape[1] // size
-        q_ThK, k_TeK, v_TeK = got_TMK.split([num_queries, num_keys, num_keys], dim=1)
+        q_ThK, k_TeK, v_TeK = torch.split(got_TMK, [num_queries, num_keys, num_keys], dim=1)
         o_ThK = self._whole(layer, q_ThK.contiguous(), k_TeK, v_TeK)
-        back_PthK = self._exchange(o_ThK.unflatten(0, (size, -1)))
+        back_PthK = self._exchange(o_ThK.view(size, len(q_THK), *o_ThK.shape[1:]))
         return back_PthK.transpose(0, 1).flatten(1, 2)
 
     def _exchange(self, given_P: Tensor) -> Tensor:

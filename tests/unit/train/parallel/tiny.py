@@ -10,13 +10,13 @@ from torch import Tensor
 
 from lianlu.core.config import validate
 from lianlu.model.config import ModelConfig
-from lianlu.model.decoder import Decoder, build_model, empty_model, new_weights
+from lianlu.model.decoder import Decoder, empty_model, new_weights
 from lianlu.train.checkpoint.state import trainable
 from lianlu.train.config import TrainConfig
 from lianlu.train.optim.build import build_optimizer, scale_gradients
 from lianlu.train.packing import Segment, pack, packed_loss
 from lianlu.train.parallel.layout import Layout
-from lianlu.train.parallel.place import gathered
+from lianlu.train.parallel.gather import gathered
 from lianlu.train.share import deal
 
 SHAPE: dict[str, Any] = {
@@ -68,12 +68,12 @@ def gradients(layout: Layout, model: Decoder, examples: list[Segment], max_token
     return loss, found
 
 
-def train(layout: Layout, model: Decoder, max_tokens: int = 24) -> list[tuple[float, float]]:
+def train(layout: Layout, model: Decoder, num_steps: int = STEPS, max_tokens: int = 24) -> list[tuple[float, float]]:
     """A few AdamW steps; loss and gradient norm of each."""
     optimizer = build_optimizer(model, validate(TrainConfig, {"optim": {"lr": 1e-3}}).optim)
     parameters = trainable(model)
     figures = []
-    for step in range(STEPS):
+    for step in range(num_steps):
         examples = segments(step)
         loss = layout.accumulate(model, own_batches(layout, examples, max_tokens), packed_loss)
         norm = layout.norm([p.grad for p in parameters.values() if p.grad is not None])
