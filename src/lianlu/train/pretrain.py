@@ -137,11 +137,11 @@ def run(config: PretrainConfig, out: Output) -> None:
 
     Raises: DataError for bad shards, or a checkpoint that does not fit them.
     """
-    from lianlu.model.save import save_model
     from lianlu.tokenizer.tokenizer import Tokenizer
     from lianlu.train.checkpoint.describe import describe_run
     from lianlu.train.checkpoint.state import finish, finished
     from lianlu.train.loop import RESUME, Loop
+    from lianlu.train.parallel.gather import save_whole
     from lianlu.train.parallel.layout import Layout
     from lianlu.train.pretrain_model import open_model
     from lianlu.train.pretrain_task import PretrainTask
@@ -159,7 +159,9 @@ def run(config: PretrainConfig, out: Output) -> None:
         describe_run(out.path / RESUME, tokenizer, config.start)
     Loop(model, task, config, out, layout).run("pretrain")
     task.prepare(model, task.num_steps - 1)
-    save_model(model.cpu(), out.path)
-    tokenizer.save(out.path)
-    out.figures.update(task.figures(model, out))
-    finish(out.path / RESUME, out.figures)
+    save_whole(model, out.path, layout.is_main)
+    figures = task.figures(model, out)
+    if layout.is_main:
+        tokenizer.save(out.path)
+        out.figures.update(figures)
+        finish(out.path / RESUME, out.figures)
