@@ -28,11 +28,10 @@ from lianlu.core.stage import Estimate
 from lianlu.core.store import Output
 from lianlu.formats.documents import Document, document_files, read_documents
 from lianlu.formats.shards import ShardWriter, TokenShard, open_shard
-from lianlu.tokenizer.tokenizer import Tokenizer
+from lianlu.tokenizer.tokenizer import END_OF_TEXT, Tokenizer
 
 RESUME = ".resume"
 TRAIN, HELD_OUT = "train.bin", "held_out.bin"
-END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 _BATCH_CHARS = 1_000_000
 _BYTES_PER_S = 3e6
 
@@ -40,8 +39,8 @@ _BYTES_PER_S = 3e6
 class ShardConfig(Config):
     """Which documents become tokens, and how many are held out."""
 
-    data: Documents
-    """Documents, as the clean stage makes them."""
+    data: Documents | tuple[Documents, ...]
+    """Documents, as the clean stage makes them: one folder, or several."""
     tokenizer: TokenizerDir
     """The tokenizer, or a checkpoint that has one."""
     held_out: float = Field(0.05, ge=0, lt=1)
@@ -52,8 +51,8 @@ class ShardConfig(Config):
 
 def estimate(config: ShardConfig) -> Estimate:
     """Seconds and memory from the size of the documents; 12 MB of text are assumed where they do not exist yet."""
-    path = Path(config.data)
-    packed = sum(file.stat().st_size for file in document_files(path)) if path.exists() else 3_000_000
+    there = [path for path in _folders(config) if path.exists()]
+    packed = sum(file.stat().st_size for path in there for file in document_files(path)) or 3_000_000
     return Estimate(4 * packed / _BYTES_PER_S + 2, 500_000_000, f"{4 * packed / 1e6:.0f} MB of text at 3 MB/s")
 
 
@@ -61,7 +60,7 @@ def run(config: ShardConfig, out: Output) -> None:
     """Tokenise documents into `out`. Raises: DataError if there are none, or the tokenizer has no end-of-text token."""
     tokenizer = Tokenizer.load(config.tokenizer)
     end = end_of_text(tokenizer)
-    files = document_files(Path(config.data))
+    files = [file for path in _folders(config) for file in document_files(path)]
     started = time.monotonic()
     parts = [_tokenised(file, tokenizer, end, out.path / RESUME / f"{number:05d}.bin") for number, file in enumerate(files)]
     order, held = _arranged(parts, config)
@@ -75,12 +74,13 @@ def run(config: ShardConfig, out: Output) -> None:
 
 def end_of_text(tokenizer: Tokenizer) -> int:
     """The id of the token that ends a document. Raises: DataError if the vocabulary has none."""
-    for token in END_OF_TEXT:
-        if (found := tokenizer.token_id(token)) is not None and found in tokenizer.eos_ids:
-            return found
-    if not tokenizer.eos_ids:
+    if tokenizer.end_of_text is None:
         raise DataError("the tokenizer has no end-of-text token", hint=f"it needs one of {', '.join(END_OF_TEXT)}")
-    return tokenizer.eos_ids[0]
+    return tokenizer.end_of_text
+
+
+def _folders(config: ShardConfig) -> list[Path]:
+    return [Path(path) for path in ((config.data,) if isinstance(config.data, str) else config.data)]
 
 
 @dataclass(frozen=True)

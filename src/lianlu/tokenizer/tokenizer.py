@@ -19,6 +19,8 @@ from lianlu.tokenizer.stream import TextStream
 
 # tokens that end a text or a turn, in the families lianlu runs; a file seldom names all of its own
 END_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|end|>", "<end_of_turn>", "</s>")
+# of those, the ones that end a text rather than a turn
+END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 
 
 class Tokenizer:
@@ -51,6 +53,12 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """Ids are below this; a model may have more rows."""
         return self.backend.num_ids
+
+    @property
+    def end_of_text(self) -> int | None:
+        """The id of the token that ends a document, or None if the vocabulary ends nothing."""
+        ends = [index for token in END_OF_TEXT if (index := self.backend.token_id(token)) in self.eos_ids]
+        return next(iter([*ends, *self.eos_ids]), None)
 
     @property
     def has_chat_template(self) -> bool:

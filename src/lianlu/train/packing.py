@@ -75,7 +75,7 @@ def pack(segments: Sequence[Segment]) -> Packed:
     return Packed(torch.from_numpy(inputs), torch.from_numpy(targets), positions_T, lengths_T, PackedCausal(ends))
 
 
-def answer_segment(ids: Sequence[int], mask: Sequence[bool]) -> Segment:
+def answer_segment(ids: Sequence[int] | Ids, mask: Sequence[bool] | Ids) -> Segment:
     """Inputs and targets of one rendered sequence; what follows the last trained token is not computed at all."""
     values = np.asarray(ids, dtype=np.int64)
     targets = np.where(np.asarray(mask, dtype=bool)[1:], values[1:], IGNORE)

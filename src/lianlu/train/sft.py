@@ -5,9 +5,9 @@ and "qlora" an adapter in PEFT's format, for "full" a checkpoint; with the token
 logs/metrics.jsonl in both cases, and rejected.jsonl if records of the data could not be used.
 
 The loss is on what an assistant has to produce and nothing else, in plain text on every token; ids and mask come from one
-rendering by the model's own template. Examples are packed without padding and do not see each other. Under LoRA the frozen matrices are held in
-the number type of the products, so that no cast is repeated, and no gradients are computed for them; under QLoRA they are
-held in NF4 and widened where they are multiplied by.
+rendering by the model's own template. Examples are packed without padding and do not see each other. Under LoRA the frozen
+matrices are held in the number type of the products, so that no cast is repeated, and no gradients are computed for them;
+under QLoRA they are held in NF4 and widened where they are multiplied by.
 """
 
 from __future__ import annotations

@@ -13,20 +13,22 @@ import torch
 from lianlu.core.config import validate
 from lianlu.core.errors import ConfigError, DataError
 from lianlu.core.store import Output
+from lianlu.formats.messages import read_conversations
 from lianlu.model.load import load_model
 from lianlu.model.lora import load_adapter
 from lianlu.model.quantized import quantize_linears
 from lianlu.model.save import save_model
 from lianlu.tokenizer.tokenizer import Tokenizer
-from lianlu.train.conversations import make_examples, read_split
 from lianlu.train.held_out import held_out_nats
 from lianlu.train.loop import Step
+from lianlu.train.packing import answer_segment
 from lianlu.train.parallel.layout import Layout
 from lianlu.train.sft import FullTune, LoraTune, SftConfig, estimate, run
 from lianlu.train.sft_task import SftTask
 
 MakeConfig = Callable[..., SftConfig]
 MakeOutput = Callable[[str], Output]
+NewTask = Callable[[SftConfig], SftTask]
 
 
 def visible(folder: Path) -> set[str]:
@@ -45,8 +47,9 @@ def test_lora_learns_and_leaves_the_base_alone(sft_config: MakeConfig, new_outpu
     assert (checkpoint / "model.safetensors").read_bytes() == before
 
 
-def new_task(config: SftConfig) -> SftTask:
-    return SftTask(config, Layout(config))
+@pytest.fixture
+def new_task(tmp_path: Path) -> Callable[[SftConfig], SftTask]:
+    return lambda config: SftTask(config, Layout(config), tmp_path / "task")
 
 
 @pytest.mark.parametrize("tune", [{"kind": "lora"}, {"kind": "full"}])
@@ -58,9 +61,11 @@ def test_what_is_written_scores_what_was_reported(
     model = load_model(checkpoint if tune["kind"] == "lora" else out.path)
     if tune["kind"] == "lora":
         load_adapter(model, out.path)
-    held_out = make_examples(Tokenizer.load(checkpoint), read_split(conversations, 0.1)[1], 1024, cut=True)
+    tokenizer = Tokenizer.load(checkpoint)
+    rendered = [tokenizer.render(talk.messages) for talk in read_conversations(conversations / "held_out.jsonl")]
+    held_out = [answer_segment(one.ids, one.mask) for one in rendered]
     with torch.no_grad():
-        nats, count = held_out_nats(model, held_out.segments, 512, Layout(sft_config()))
+        nats, count = held_out_nats(model, held_out, 512, Layout(sft_config()))
     assert nats / count == pytest.approx(out.figures["held_out_loss"], rel=1e-5)
 
 
@@ -73,9 +78,9 @@ def test_bfloat16_holds_frozen_weights_in_bfloat16_and_repeats_itself(sft_config
     assert first.figures["held_out_loss"] < first.figures["held_out_loss_start"]
 
 
-def test_every_conversation_is_seen_once_an_epoch_in_an_order_of_its_own(sft_config: MakeConfig) -> None:
+def test_every_conversation_is_seen_once_an_epoch_in_an_order_of_its_own(sft_config: MakeConfig, new_task: NewTask) -> None:
     task = new_task(sft_config(epochs=3))
-    seen = [task._examples_at(step) for step in range(task.num_steps)]
+    seen = [[example.source for example in task.examples(step)] for step in range(task.num_steps)]
     per_epoch, epoch = [], []
     for chosen in seen:
         epoch.extend(chosen)
@@ -85,17 +90,18 @@ def test_every_conversation_is_seen_once_an_epoch_in_an_order_of_its_own(sft_con
     assert [sorted(order) for order in per_epoch] == [list(range(24))] * 3
     assert per_epoch[0] != per_epoch[1]
     backwards = new_task(sft_config(epochs=3))
-    assert [backwards._examples_at(step) for step in reversed(range(task.num_steps))] == seen[::-1]
+    steps = reversed(range(task.num_steps))
+    assert [[example.source for example in backwards.examples(step)] for step in steps] == seen[::-1]
 
 
-def test_a_step_is_full_but_not_too_full_and_micro_batches_hold_the_same(sft_config: MakeConfig) -> None:
+def test_a_step_is_full_but_not_too_full_and_micro_batches_hold_the_same(sft_config: MakeConfig, new_task: NewTask) -> None:
     config = sft_config(batch_tokens=300, micro_tokens=90)
     task = new_task(config)
     for step in range(task.num_steps):
         batches = Step(task, step, Layout(config), config.micro_tokens).batches
         assert sum(batch.num_tokens for batch in batches) <= 300
         assert all(batch.num_tokens <= 90 or len(batch.attend.boundaries) == 2 for batch in batches)
-        wanted = sum(task._train.lengths[index] for index in task._examples_at(step))
+        wanted = sum(example.num_tokens for example in task.examples(step))
         assert sum(batch.num_tokens for batch in batches) == wanted
 
 
@@ -114,7 +120,7 @@ def test_a_held_out_question_is_answered_as_a_sample(sft_config: MakeConfig, new
 
 
 def test_nothing_to_learn_is_refused(sft_config: MakeConfig, new_output: MakeOutput) -> None:
-    with pytest.raises(DataError, match="leaves no training conversations"):
+    with pytest.raises(DataError, match="leaves no training examples"):
         run(sft_config(max_length=2, too_long="drop"), new_output("a"))
 
 

@@ -78,8 +78,10 @@ def find_sources(data: Path, format_name: str = AUTO, held_out: float = 0.05) ->
 
 
 def rough_bytes(data: Path) -> int:
-    """About how many bytes of records there are at `data`, unpacked; 0 if nothing is there."""
+    """About how many bytes of records to train on there are at `data`, unpacked; 0 if nothing is there."""
     paths = [data] if data.is_file() else list(_listed(data))
+    if data / TRAIN in paths and data / HELD_OUT in paths:
+        paths = [data / TRAIN]
     sizes = (path.stat().st_size * UNPACKED.get(path.suffix.lower(), 1.0) for path in paths if path.is_file())
     return int(sum(sizes))
 

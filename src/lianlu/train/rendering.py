@@ -1,0 +1,129 @@
+"""Many records rendered: in this process, or in several where that is worth their start. In order, whoever did it.
+
+Records go out as the text they have in the file, so that parsing is done by the workers too. No torch here: a worker loads
+a tokenizer and nothing else. A worker whose parent is killed ends by itself.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import connection
+
+from lianlu.core.errors import DataError
+from lianlu.formats.examples.record import Raw
+from lianlu.formats.examples.sources import Source
+from lianlu.tokenizer.tokenizer import Tokenizer
+from lianlu.train.conversations import Outcome, Renderer
+
+CHUNK_RECORDS = 256
+CHUNK_CHARS = 1 << 19
+MAX_WORKERS = 32
+_workers_own: list[Renderer] = []
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive records of one source; `num_chars` is about their size."""
+
+    source: int
+    records: list[Raw]
+    num_chars: int
+
+
+@dataclass(frozen=True)
+class Way:
+    """How records are rendered: with the tokenizer of `model`, to at most `max_length` inputs, longer ones cut or left out."""
+
+    model: str
+    max_length: int
+    cut: bool
+
+    def renderer(self, tokenizer: Tokenizer | None = None) -> Renderer:
+        """One that does it."""
+        return Renderer(tokenizer or Tokenizer.load(self.model), self.max_length, self.cut)
+
+
+def chunks(sources: Sequence[Source], after: tuple[int, int]) -> Iterator[Chunk]:
+    """Records of all sources in order, those after `after` (number of the source, place in it) only."""
+    for number, source in enumerate(sources):
+        if number < after[0]:
+            continue
+        records: list[Raw] = []
+        size = 0
+        for raw in source.read():
+            if number == after[0] and raw.place <= after[1]:
+                continue
+            records.append(raw)
+            size += _num_chars(raw)
+            if len(records) >= CHUNK_RECORDS or size >= CHUNK_CHARS:
+                yield Chunk(number, records, size)
+                records, size = [], 0
+        if records:
+            yield Chunk(number, records, size)
+
+
+def rendered(
+    sources: Sequence[Source], work: Iterable[Chunk], way: Way, tokenizer: Tokenizer, workers: int
+) -> Generator[tuple[Chunk, list[Outcome]]]:
+    """What became of the records of each chunk, with so many processes; at most three chunks a worker are held.
+
+    Raises: DataError if a worker dies.
+    """
+    if workers <= 1:
+        renderer = way.renderer(tokenizer)
+        for chunk in work:
+            yield chunk, [renderer.outcome(sources[chunk.source], raw) for raw in chunk.records]
+        return
+    waiting: deque[tuple[Chunk, Future[list[Outcome]]]] = deque()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(way,)) as pool:
+        try:
+            for chunk in work:
+                waiting.append((chunk, pool.submit(_render, sources[chunk.source], chunk.records)))
+                if len(waiting) >= 3 * workers:
+                    yield _first(waiting)
+            while waiting:
+                yield _first(waiting)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _num_chars(raw: Raw) -> int:
+    if isinstance(raw.data, bytes | str):
+        return len(raw.data)
+    return sum(len(value) if isinstance(value, str) else 100 for value in raw.data.values())
+
+
+def _first(waiting: deque[tuple[Chunk, Future[list[Outcome]]]]) -> tuple[Chunk, list[Outcome]]:
+    chunk, future = waiting.popleft()
+    try:
+        return chunk, future.result()
+    except BrokenProcessPool as error:
+        hint = "most likely memory ran out: close other programs and run again; what was rendered is kept"
+        raise DataError("a process that rendered examples died", hint=hint) from error
+
+
+def _begin(way: Way) -> None:
+    """A worker's first act: its tokenizer, one thread for it, and a watch on the parent."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    _workers_own.append(way.renderer())
+
+
+def _render(source: Source, records: list[Raw]) -> list[Outcome]:
+    return [_workers_own[0].outcome(source, raw) for raw in records]
