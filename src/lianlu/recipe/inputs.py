@@ -32,7 +32,7 @@ class Resolved:
 
 
 class PendingError(Exception):
-    """An input does not exist yet: an earlier step has to run, or a model has to be fetched."""
+    """An input does not exist yet: an earlier step has to run, a model has to be fetched, or a path is not there."""
 
 
 def resolve_step(step: Step, store: Store, done: Mapping[str, Artifact], *, fetch: bool) -> Resolved:
@@ -67,6 +67,8 @@ def _resolve(field: str, text: str, store: Store, done: Mapping[str, Artifact], 
     if not path.exists():
         if artifact := _stored(text, store):
             return _artifact_input(field, text, artifact)
+        if not model and not fetch:
+            raise PendingError(f"{text}, which is not there")
         path = _model_path(text, fetch=fetch) if model else _no_path(text)
     if (path / "manifest.json").is_file():
         return _artifact_input(field, text, Artifact(path, read_manifest(path)))

@@ -89,6 +89,8 @@ def test_plan_says_run_reuse_and_why(runs: list[str], store: Store, tmp_path: Pa
 def test_missing_inputs_are_explained(runs: list[str], store: Store, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no file or folder"):
         run_recipe(recipe(tmp_path, a_source=str(tmp_path / "gone.txt")), store)
+    rows = plan_recipe(recipe(tmp_path, a_source="gone.txt"), store)
+    assert (rows[0].state, rows[0].because) == ("run", "waits for gone.txt, which is not there")
     with pytest.raises(LianluError, match="smollm3"):
         plan_recipe(build_recipe("r", {"steps": {"n": {"stage": "needs-model", "model": "smollm3"}}}), store)
 
