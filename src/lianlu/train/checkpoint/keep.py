@@ -59,8 +59,8 @@ class Checkpoints:
 
     def __init__(self, folder: Path, config: CheckpointConfig, layout: Layout, logs: Sequence[Path]) -> None:
         self._folder, self._config, self._logs = folder, config, logs
-        self._peers = Peers()
-        self._writers = Peers() if config.asynchronous else self._peers
+        self._peers = Peers(layout)
+        self._writers = Peers(layout) if config.asynchronous else self._peers
         self._buffers = Buffers() if config.asynchronous else None
         self._saved_at, self._interval_s = time.monotonic(), config.seconds
         self._figures: Figures = {}

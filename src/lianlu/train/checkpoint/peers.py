@@ -14,6 +14,7 @@ import torch
 from torch import distributed
 
 from lianlu.core.errors import LianluError
+from lianlu.train.parallel.layout import Layout
 
 T = TypeVar("T")
 # the slowest process may still be writing a large state to a slow disk
@@ -21,12 +22,11 @@ PATIENCE = datetime.timedelta(hours=3)
 
 
 class Peers:
-    """One group of all processes; made by all of them at the same moment."""
+    """One group of the processes of `layout`; made by all of them at the same moment."""
 
-    def __init__(self) -> None:
-        together = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
-        self.group: Any = distributed.new_group(backend="gloo", timeout=PATIENCE) if together else None
-        self.is_main = not together or distributed.get_rank() == 0
+    def __init__(self, layout: Layout) -> None:
+        self.group: Any = distributed.new_group(backend="gloo", timeout=PATIENCE) if layout.num_ranks > 1 else None
+        self.is_main = layout.is_main
 
     def told(self, value: bool) -> bool:
         """What the main process says."""

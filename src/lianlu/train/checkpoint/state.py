@@ -64,11 +64,12 @@ def _canonical(name: str, value: Tensor, shape: torch.Size) -> Tensor:
 
 
 def plan_state(writer: StateWriter, model: nn.Module, optimizer: torch.optim.Optimizer, group: Any) -> None:
-    """Let the processes of `group` agree on who writes what; the writer holds its share afterwards."""
+    """Let the processes of `group` (None: this one alone) agree on who writes what; the writer holds its share afterwards."""
     planner = DefaultSavePlanner(flatten_state_dict=False)
     try:
         with _alone():
-            save(state_tensors(model, optimizer), storage_writer=writer, planner=planner, process_group=group)
+            tensors = state_tensors(model, optimizer)
+            save(tensors, storage_writer=writer, planner=planner, process_group=group, no_dist=group is None)
     except CheckpointException as error:
         raise _first(error) from error
 
@@ -84,7 +85,8 @@ def load_state(state: State, model: nn.Module, optimizer: torch.optim.Optimizer,
     tensors = state_tensors(model, optimizer)
     try:
         with _alone():
-            load(tensors, storage_reader=StateReader(state), planner=planner, process_group=group)
+            reader = StateReader(state)
+            load(tensors, storage_reader=reader, planner=planner, process_group=group, no_dist=group is None)
     except CheckpointException as error:
         cause = _first(error)
         if isinstance(cause, RuntimeError | ValueError):  # DCP's for a name or a shape that is not there

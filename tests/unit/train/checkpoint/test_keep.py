@@ -322,7 +322,8 @@ def test_whenever_the_disk_is_full_the_last_complete_state_is_there(
     assert named <= 1, "only what follows the renaming may fail and leave the new state"
     assert new_checkpoints().restore(*other) == 2
     assert same(other, second)
-    assert steps(tmp_path / "states") == [2]
+    new_checkpoints().save(*second, 3, None)
+    assert steps(tmp_path / "states") == [3]
 
 
 def test_a_full_disk_in_the_background_lets_the_training_go_on(
