@@ -107,7 +107,7 @@ class Loop(Generic[M, E, B]):
     def __init__(self, model: M, task: Task[M, E, B], config: TrainConfig, out: Output, layout: Layout) -> None:
         self.model, self.task, self.config, self.layout = model, task, config, layout
         self.parameters = trainable(model)
-        self.optimizer = build_optimizer(model, config.optim)
+        self.optimizer = build_optimizer(model, config.optim, part=layout.pipeline is not None)
         self._journal = Journal(out, config, layout, Meter(model, layout))
         self._checkpoints = Checkpoints(out.path / RESUME, config.checkpoint, layout, self._journal.paths)
         self._spikes = Spikes(config.spikes)
@@ -181,8 +181,9 @@ class Loop(Generic[M, E, B]):
                 figures = dict(self.task.evaluate(self.model))
                 self._figure = next(iter(figures.values()), None)
                 self._journal.figures(step, figures, bar)
-            if last or self._sampled(step):
+            if self.layout.pipeline is None and (last or self._sampled(step)):
                 self._journal.samples(step, self.task.samples(self.model, step))
+        self.layout.settle(self.model)
 
     def _eval_every(self) -> int:
         return self.config.eval_every or max(-(-self.task.num_steps // NUM_EVALUATIONS), 1)

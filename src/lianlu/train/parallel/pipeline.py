@@ -10,7 +10,7 @@ numbers of tokens, but what travels has the length of the longest of a step; the
 
 Limits: with M micro-batches and P stages the processes stand still for (P - 1) / (M + P - 1) of a step, so M should be several
 times P (`micro_tokens` decides M). Buffers for what travels are made for all micro-batches of a step. A tied output layer would
-be on two stages, and is refused.
+be on two stages, and is refused; so are adapters.
 
 Shapes: T tokens of a micro-batch, L tokens of the longest of a step, D hidden_size.
 """
@@ -27,12 +27,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.pipelining import PipelineStage, Schedule1F1B
+from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
 from torch.nn import functional as F
 
 from lianlu.core.errors import ConfigError
 from lianlu.model.config import ModelConfig
 from lianlu.model.decoder import Decoder
+from lianlu.model.lora_linear import LoraLinear
 from lianlu.train.packing import packed_hidden
 from lianlu.train.precision import mixed
 
@@ -55,7 +56,7 @@ def layers_of_stages(config: ModelConfig, num_stages: int) -> list[range]:
     def slowest(last: int) -> float:
         return max(-(-(num_layers - last) // (num_stages - 1)), last + head)
 
-    last = min(range(1, num_layers - num_stages + 2), key=lambda number: (slowest(number), number))
+    last = min(range(1, num_layers - num_stages + 2), key=lambda number: (slowest(number), -number))
     each, more = divmod(num_layers - last, num_stages - 1)
     # early stages keep activations of more micro-batches, so later ones take what is left over
     counts = [each] * (num_stages - 1 - more) + [each + 1] * more + [last]
@@ -99,9 +100,11 @@ class Pipeline:
 
     def cut(self, model: Decoder) -> None:
         """Leave in the model only what this stage holds, in place. Raises: ConfigError for one that cannot be divided so."""
+        hint = 'set parallel.pipeline = 1: sharding = "full" divides what the processes hold'
         if model.lm_head is None:
-            hint = 'set parallel.pipeline = 1: sharding = "full" divides the weights, parallel.tensor the matrices'
             raise ConfigError("a model whose output layer is the embedding cannot be divided into stages", hint=hint)
+        if any(isinstance(module, LoraLinear) for module in model.modules()):
+            raise ConfigError("adapters cannot be trained in pipeline stages", hint=hint)
         own = layers_of_stages(model.config, self.count)[self.number]
         for number in set(range(len(model.layers))) - set(own):
             model.layers[number] = Elsewhere(self)
@@ -159,7 +162,9 @@ class Pipeline:
             output_args=loss if self.is_last else sent_LD,
             group=self._group,
         )
-        schedule = Schedule1F1B(stage, len(step.batches), loss_fn=_as_it_is, scale_grads=False)
+        # 1F1B wants as many micro-batches as stages; of fewer, all are in flight at once anyway
+        kind = Schedule1F1B if len(step.batches) >= self.count else ScheduleGPipe
+        schedule = kind(stage, len(step.batches), loss_fn=_as_it_is, scale_grads=False)
         losses: list[Tensor] = []
         target = numbers if self.is_last else None
         run = schedule.step if backward else schedule.eval
@@ -184,8 +189,8 @@ class _Step:
             self.model.embed_tokens.x_TD = received_LD[: batch.num_tokens]
         with self.stage.mixed():
             made = self.loss(self.model, batch) if self.stage.is_last else self._hidden(batch)
-        if self.before is not None and made.requires_grad:
-            made.register_hook(partial(self._begin, number))
+        if made.requires_grad:
+            torch.autograd.graph.register_multi_grad_hook((made,), partial(self._begin, number))
         return made
 
     def _hidden(self, batch: Any) -> Tensor:
@@ -193,7 +198,7 @@ class _Step:
         longest = max(other.num_tokens for other in self.batches)
         return F.pad(x_TD.float(), (0, 0, 0, longest - batch.num_tokens))
 
-    def _begin(self, number: int, _: Tensor) -> None:
+    def _begin(self, number: int, _: Any) -> None:
         if self.before is not None:
             self.before(number)
 
