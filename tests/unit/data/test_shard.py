@@ -77,6 +77,19 @@ def test_every_document_is_in_one_shard_with_its_end_and_its_bytes(data: Path, t
     ]
 
 
+def test_several_folders_become_one_set(data: Path, tokenizer_dir: Path, tmp_path: Path) -> None:
+    more = [Document(f"more{n}", f"another text {n}") for n in range(40)]
+    write_documents(tmp_path / "more", more)
+    (tmp_path / "out").mkdir()
+    out = Output(tmp_path / "out")
+    config = ShardConfig(data=(str(data), str(tmp_path / "more")), tokenizer=str(tokenizer_dir))
+    shard.run(config, out)
+    found = [text for name in ("train.bin", "held_out.bin") for text in texts(open_shard(out.path / name), tokenizer_dir)]
+    assert sorted(found) == sorted(document.text for document in [*DOCUMENTS, *more])
+    one = shard.estimate(ShardConfig(data=str(data), tokenizer=str(tokenizer_dir)))
+    assert shard.estimate(config).seconds > one.seconds
+
+
 def test_the_seed_moves_documents_but_not_the_split(data: Path, tokenizer_dir: Path, tmp_path: Path) -> None:
     shards = [run(data, tokenizer_dir, tmp_path / str(n), seed=n).path for n in (0, 1)]
     again = run(data, tokenizer_dir, tmp_path / "again", seed=0).path
