@@ -88,3 +88,18 @@ def test_nothing_becomes_one_token_without_a_target(nano_model: Decoder) -> None
     loss.backward()
     assert float(loss.detach()) == 0
     assert all(float(p.grad.abs().max()) == 0 for p in nano_model.parameters())
+
+
+@given(st.lists(st.integers(1, 30), max_size=60), st.integers(1, 40))
+def test_best_fit_leaves_the_least_room_at_every_item(lengths: list[int], capacity: int) -> None:
+    rooms: list[int] = []
+    for length in lengths:
+        fitting = [room for room in rooms if room >= length]
+        room = min(fitting, default=max(capacity, length))
+        if fitting:
+            rooms.remove(room)
+        rooms += [room - length] if room > length else []
+    bins = best_fit(lengths, capacity)
+    sums = [sum(lengths[index] for index in chosen) for chosen in bins]
+    left = [max(capacity, max(lengths[index] for index in chosen)) - total for chosen, total in zip(bins, sums, strict=True)]
+    assert sorted(room for room in left if room) == sorted(rooms)
