@@ -23,6 +23,8 @@ IGNORE = -100
 # Rows of a block: few while the weight stays in the cache, so that the logits do too; more where it has to be read anew.
 CACHED_WEIGHTS = 1 << 22
 SMALL_BLOCK, LARGE_BLOCK = 128, 512
+# Logits of a block under a frozen weight: each block then costs no pass over a gradient of the weight, so memory decides.
+FROZEN_LOGITS, ROW_STEP = 1 << 24, 32
 
 
 def masked_cross_entropy(hidden_TD: Tensor, weight_VD: Tensor, targets_T: Tensor) -> tuple[Tensor, int]:
@@ -43,6 +45,14 @@ def linear_cross_entropy(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor
     return _loss(hidden_ND, weight_VD, targets_N, torch.is_grad_enabled())
 
 
+def block_rows(vocab_size: int, hidden_size: int, frozen: bool) -> int:
+    """Rows whose logits are there at once; under a frozen weight they take 64 MB at most, or are 32."""
+    if vocab_size * hidden_size <= CACHED_WEIGHTS:
+        return SMALL_BLOCK
+    fitting = max(ROW_STEP, FROZEN_LOGITS // vocab_size // ROW_STEP * ROW_STEP)
+    return min(LARGE_BLOCK, fitting) if frozen else LARGE_BLOCK
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, grad: bool) -> Tensor:
@@ -52,7 +62,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             grad_ND = torch.empty_like(hidden_ND) if need_hidden else None
             grad_VD = torch.zeros(weight_VD.shape, dtype=torch.float32, device=weight_VD.device) if need_weight else None
             total = torch.zeros((), dtype=torch.float64, device=hidden_ND.device)
-            block = SMALL_BLOCK if used_VD.numel() <= CACHED_WEIGHTS else LARGE_BLOCK
+            block = block_rows(*weight_VD.shape, frozen=not need_weight)
             for start in range(0, len(hidden_ND), block):
                 rows = slice(start, start + block)
                 total += _block(hidden_ND[rows], used_VD, targets_N[rows], None if grad_ND is None else grad_ND[rows], grad_VD)

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Literal, cast, get_args
 
 from torch import Tensor
 
@@ -36,13 +36,14 @@ from lianlu.model.lora_linear import (
     piece_sizes,
 )
 from lianlu.model.lora_spec import PeftConfig, Written, peft_table, read_peft
-from lianlu.model.quantized import KINDS, Method
+from lianlu.model.quantized import KINDS
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 OWN_CONFIG = "lianlu.json"
 PREFIX = "base_model.model."
 MAGNITUDE = "lora_magnitude_vector"
+TrainedBase = Literal["original", "int8", "int4", "nf4", "nf4-single"]
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def save_adapter(model: Decoder, folder: Path | str, base_name: str, layout: Arc
     write_json(folder / OWN_CONFIG, {"base": _base_of(first)})
 
 
-def trained_base(folder: Path | str) -> str | None:
+def trained_base(folder: Path | str) -> TrainedBase | None:
     """What the adapter in `folder` was trained on: "original", "int8", "nf4", "nf4-single"; None where nobody wrote it down.
 
     Raises: DataError for a damaged lianlu.json.
@@ -105,10 +106,11 @@ def trained_base(folder: Path | str) -> str | None:
     file = Path(folder) / OWN_CONFIG
     if not file.is_file():
         return None
-    base = read_json(file).get("base")
-    if base not in ("original", *get_args(Method)):
-        raise DataError(f"{file}: base is {base!r}", hint=f"remove {OWN_CONFIG}: PEFT's files beside it are complete")
-    return str(base)
+    named = read_json(file).get("base")
+    for base in get_args(TrainedBase):
+        if named == base:
+            return cast(TrainedBase, base)
+    raise DataError(f"{file}: base is {named!r}", hint=f"remove {OWN_CONFIG}: PEFT's files beside it are complete")
 
 
 def read_adapter(config: ModelConfig, folder: Path | str) -> Adapter:
@@ -136,7 +138,7 @@ def read_adapter(config: ModelConfig, folder: Path | str) -> Adapter:
     return Adapter(layers, peft.dropout, peft.rslora)
 
 
-def _base_of(layer: LoraLinear) -> str:
+def _base_of(layer: LoraLinear) -> TrainedBase:
     return next((method for method, kind in KINDS.items() if type(layer.base) is kind), "original")
 
 

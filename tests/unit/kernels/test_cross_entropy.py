@@ -42,6 +42,23 @@ def test_equals_linear_then_cross_entropy(num_rows: int, block: int, seed: int) 
     torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("vocab_size", "hidden_size", "frozen", "rows"),
+    [
+        (49152, 64, True, 128),
+        (49152, 576, True, 320),
+        (92544, 4096, True, 160),
+        (32000, 4096, True, 512),
+        (92544, 4096, False, 512),
+    ],
+)
+def test_logits_of_a_frozen_large_vocabulary_stay_small(vocab_size: int, hidden_size: int, frozen: bool, rows: int) -> None:
+    found = cross_entropy.block_rows(vocab_size, hidden_size, frozen)
+    assert found == rows
+    assert not frozen or 4 * vocab_size * found <= 1 << 26
+    assert cross_entropy.block_rows(10**9, 8, True) == 32
+
+
 def test_rows_without_a_target_cost_nothing_and_change_nothing() -> None:
     hidden, weight, targets = case(20)
     mask = torch.arange(20) % 3 == 0
