@@ -5,10 +5,10 @@ The update is scaled by `0.2 sqrt(max(rows, columns))`, which gives it the size 
 what is fused here is taken apart, since gate and up, and query, key and value, are matrices of their own, and Jordan found
 that they learn better so. State: `momentum_buffer`.
 
-Shards (DTensor): in a round each process of those that share one copy gets the shards of one whole matrix from the others,
-makes it orthogonal, and gives the shards of the result back: one exchange there, one back, no process ever holds more than
-one whole matrix, and the work is divided. Matrices go by size, so that those of a round take equally long. What all processes
-hold whole, they all compute.
+DTensors: in a round each process of the mesh gets the shards of one matrix from the others, makes it orthogonal, and gives
+every process its part of the result. So the work is divided, also where the mesh repeats a parameter, and no process holds
+more than one whole matrix. Matrices go by size, so that those of a round take equally long. A plain tensor is trained by
+everyone who has it.
 
 Shapes: M rows and N columns of one logical matrix, in the number type of the iterations.
 """
@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from lianlu.train.optim.adamw import State
-from lianlu.train.optim.shards import Region, local, regions, sharing_group
+from lianlu.train.optim.shards import Holding, Region, group_of, holdings, local
 from lianlu.train.precision import compute_dtype
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -79,10 +79,10 @@ def _parts(whole: Tensor, rows: Sequence[int]) -> Iterator[Tensor]:
 
 
 class MuonUpdate:
-    """Muon's step for one optimiser; remembers which processes hold what, and the groups they talk in."""
+    """Muon's step for one optimiser; remembers which process holds what, and the groups they talk in."""
 
     def __init__(self) -> None:
-        self._regions: dict[Tensor, dict[int, Region]] = {}
+        self._holdings: dict[Tensor, dict[int, Holding]] = {}
         self._groups: dict[tuple[int, ...], dist.ProcessGroup] = {}
 
     def __call__(self, groups: Sequence[Mapping[str, Any]], states: Mapping[Tensor, State]) -> None:
@@ -103,37 +103,45 @@ class MuonUpdate:
                 self._round(holders, jobs[start : start + holders.size()], states)
 
     def _holders(self, parameter: Tensor) -> dist.ProcessGroup | None:
-        """The processes that share one copy of the parameter, if there are several."""
-        if not isinstance(parameter, DTensor):
+        """The processes that hold the parameter, if there are several."""
+        if not isinstance(parameter, DTensor) or parameter.device_mesh.size() == 1:
             return None
-        if parameter not in self._regions:
-            self._regions[parameter] = regions(parameter)
-        ranks = tuple(self._regions[parameter])
-        if len(ranks) == 1:
-            return None
+        if parameter not in self._holdings:
+            self._holdings[parameter] = holdings(parameter)
+        ranks = tuple(self._holdings[parameter])
         if ranks not in self._groups:
-            self._groups[ranks] = sharing_group(parameter, ranks)
+            self._groups[ranks] = group_of(parameter)
         return self._groups[ranks]
 
     def _round(self, holders: dist.ProcessGroup, jobs: Sequence[Job], states: Mapping[Tensor, State]) -> None:
         """One step of as many matrices as there are holders: the first is made orthogonal by the first holder, and so on."""
-        ranks = dist.get_process_group_ranks(holders)
-        me, idle = ranks.index(dist.get_rank()), [0] * (len(ranks) - len(jobs))
+        me = dist.get_rank(holders)
         shards = [_direction(parameter, states[parameter], group) for parameter, group in jobs]
-        sizes = [shard.numel() for shard in shards] + idle
-        held = [self._regions[jobs[me][0]][rank] for rank in ranks] if me < len(jobs) else []
-        own_sizes = [math.prod(region.shape) for region in held] or [0] * len(ranks)
-        got = _exchange(torch.cat([shard.flatten() for shard in shards]), sizes, own_sizes, holders)
-        if held:
-            parameter, group = jobs[me]
-            whole = got.new_empty(parameter.shape)
-            for region, piece in zip(held, torch.split(got, own_sizes), strict=True):
-                region.of(whole).copy_(piece.view(region.shape))
-            done = orthogonal(whole, group["rows"], group["newton_schulz_steps"])
-            got = torch.cat([region.of(done).flatten() for region in held])
-        back = torch.split(_exchange(got, own_sizes, sizes, holders), sizes)
-        for (parameter, group), shard, piece in zip(jobs, shards, back, strict=False):
-            _apply(parameter, group, piece.view(shard.shape), self._regions[parameter][ranks[me]])
+        held = [list(self._holdings[parameter].values()) for parameter, _ in jobs]
+        nothing = shards[0].new_empty(0)
+        # an owner puts a matrix together from one copy, its own, and sends the result to the holders of all copies
+        sent = [
+            shard if hold[me].copy == hold[owner].copy else nothing
+            for owner, (shard, hold) in enumerate(zip(shards, held, strict=True))
+        ]
+        own = held[me] if me < len(jobs) else []
+        got = [shards[0].new_empty(hold.region.shape) if hold.copy == own[me].copy else nothing for hold in own]
+        _exchange(sent, got, holders)
+        back = [torch.empty_like(shard) for shard in shards]
+        _exchange(_joined(jobs[me], own, got) if own else [], back, holders)
+        for (parameter, group), direction, hold in zip(jobs, back, held, strict=True):
+            _apply(parameter, group, direction, hold[me].region)
+
+
+def _joined(job: Job, held: Sequence[Holding], got: Sequence[Tensor]) -> list[Tensor]:
+    """The pieces of a matrix put together and made orthogonal, and the part of the result that each holder needs."""
+    parameter, group = job
+    whole = next(piece for piece in got if piece.numel()).new_empty(parameter.shape)
+    for hold, piece in zip(held, got, strict=True):
+        if piece.numel():
+            hold.region.of(whole).copy_(piece)
+    whole = orthogonal(whole, group["rows"], group["newton_schulz_steps"])
+    return [hold.region.of(whole).contiguous() for hold in held]
 
 
 def _direction(parameter: Tensor, state: State, group: Mapping[str, Any]) -> Tensor:
@@ -154,8 +162,14 @@ def _apply(parameter: Tensor, group: Mapping[str, Any], direction: Tensor, regio
     weight.mul_(1 - lr * group["weight_decay"]).sub_(direction.to(weight.dtype) * (lr * scales))
 
 
-def _exchange(sent: Tensor, sizes: list[int], wanted: list[int], group: dist.ProcessGroup) -> Tensor:
-    """`sizes[i]` elements go to the i-th process of the group, `wanted[i]` come from it."""
-    got = sent.new_empty(sum(wanted))
-    dist.all_to_all_single(got, sent, wanted, sizes, group)
-    return got
+def _exchange(sent: Sequence[Tensor], got: Sequence[Tensor], group: dist.ProcessGroup) -> None:
+    """`sent[i]` goes to the i-th process of the group, `got[i]` is filled by it; nothing is sent of an empty tensor."""
+    me, ends = dist.get_rank(group), []
+    for op, tensors in ((dist.isend, sent), (dist.irecv, got)):
+        for peer, tensor in enumerate(tensors):
+            if tensor.numel() and peer != me:
+                ends.append(dist.P2POp(op, tensor.contiguous(), group=group, group_peer=peer))
+    if me < len(sent) and me < len(got):
+        got[me].copy_(sent[me])
+    for work in dist.batch_isend_irecv(ends) if ends else []:
+        work.wait()

@@ -32,6 +32,14 @@ class Region:
         return whole
 
 
+@dataclass(frozen=True)
+class Holding:
+    """What a process holds: a region, of the copy with this number (several where the mesh repeats a parameter)."""
+
+    region: Region
+    copy: tuple[int, ...]
+
+
 def local(tensor: Tensor) -> Tensor:
     """This process's part, sharing memory with `tensor`. To be called without gradients."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
@@ -42,25 +50,24 @@ def locals_of(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [local(tensor) for tensor in tensors]
 
 
-def regions(parameter: DTensor) -> dict[int, Region]:
-    """What each process that shares one copy with this one holds of `parameter`, by global rank, in ascending order."""
-    mesh, own = parameter.device_mesh, parameter.device_mesh.get_coordinate()
-    assert own is not None
-    sharded = [axis for axis, placement in enumerate(parameter.placements) if not placement.is_replicate()]
+def holdings(parameter: DTensor) -> dict[int, Holding]:
+    """What each process of the parameter's mesh holds of it, by global rank, in ascending order."""
+    mesh = parameter.device_mesh
+    repeated = [axis for axis, placement in enumerate(parameter.placements) if placement.is_replicate()]
     found = {}
     for rank in sorted(mesh.mesh.flatten().tolist()):
         place = (mesh.mesh == rank).nonzero()[0].tolist()
-        if all(place[axis] == own[axis] for axis in range(mesh.ndim) if axis not in sharded):
-            found[rank] = Region(*local_shape_and_offset(parameter.shape, mesh.shape, place, parameter.placements))
+        region = Region(*local_shape_and_offset(parameter.shape, mesh.shape, place, parameter.placements))
+        found[rank] = Holding(region, tuple(place[axis] for axis in repeated))
     return found
 
 
-def sharing_group(parameter: DTensor, ranks: Sequence[int]) -> dist.ProcessGroup:
-    """The group of the processes in `regions`; each of them has to call this."""
-    sharded = [axis for axis, placement in enumerate(parameter.placements) if not placement.is_replicate()]
-    if len(sharded) == 1:
-        return parameter.device_mesh.get_group(sharded[0])
-    group: dist.ProcessGroup = dist.new_group(list(ranks), use_local_synchronization=True)
+def group_of(parameter: DTensor) -> dist.ProcessGroup:
+    """A group of the processes of the parameter's mesh, in ascending order; each of them has to call this."""
+    if parameter.device_mesh.ndim == 1:
+        return parameter.device_mesh.get_group()
+    ranks = sorted(parameter.device_mesh.mesh.flatten().tolist())
+    group: dist.ProcessGroup = dist.new_group(ranks, use_local_synchronization=True)
     return group
 
 
@@ -68,7 +75,7 @@ def columns(parameter: Tensor) -> int:
     """Where this process's part begins on the last axis."""
     if not isinstance(parameter, DTensor):
         return 0
-    return regions(parameter)[dist.get_rank()].offset[-1]
+    return holdings(parameter)[dist.get_rank()].region.offset[-1]
 
 
 def column_groups(parameter: Tensor) -> list[dist.ProcessGroup]:
