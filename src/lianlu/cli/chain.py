@@ -38,7 +38,7 @@ def run(
 
     Killed at any moment, the same command continues. Ctrl-C is safe.
     """
-    from lianlu.core import console
+    from lianlu.core import console, processes
     from lianlu.core.store import Store
     from lianlu.recipe.run import run_recipe
 
@@ -49,6 +49,8 @@ def run(
     store = Store.locate()
     began = time.monotonic()
     results = run_recipe(loaded, store)
+    if not processes.is_main():
+        return
     made = sum(result.made for result in results)
     if made or not report.exists():
         _finish(loaded.name, results, store.root, report)

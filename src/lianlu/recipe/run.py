@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from lianlu.core.store import Artifact, Output, Store, now
 from lianlu.recipe.inputs import Resolved, resolve_step
 from lianlu.recipe.recipe import Recipe, Step
 
-# what is told of a stage before it runs: its config and the folder it works in
-Call = Callable[[Config, Path], None]
+# what a stage runs within, given its config and the folder it works in
+Around = Callable[[Config, Path], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,10 @@ def run_recipe(recipe: Recipe, store: Store) -> list[Ran]:
     return results
 
 
-def run_step(step: Step, store: Store, done: dict[str, Artifact], label: str = "", call: Call | None = None) -> Ran:
+def run_step(step: Step, store: Store, done: dict[str, Artifact], label: str = "", around: Around | None = None) -> Ran:
     """Make the artifact of one step, unless it is there. Only one process at a time makes a given artifact.
 
-    `call` is told before a stage runs: with its config and the folder it works in.
+    `around` is entered before the stage runs and left before its artifact is published.
     """
     resolved = resolve_step(step, store, done, fetch=True)
     store.digests.save()
@@ -62,20 +63,19 @@ def run_step(step: Step, store: Store, done: dict[str, Artifact], label: str = "
         made = artifact is None
         if artifact is None:
             console.info(f"{label} {step.name}")
-            if call is not None:
-                call(resolved.config, store.work(resolved.artifact_id))
-            artifact = _make(step, resolved, store)
+            artifact = _make(step, resolved, store, around)
             console.info(f"      {_summary(artifact)}")
     store.set_name(step.name, artifact.id)
     return Ran(step, artifact, made)
 
 
-def _make(step: Step, resolved: Resolved, store: Store) -> Artifact:
+def _make(step: Step, resolved: Resolved, store: Store, around: Around | None) -> Artifact:
     out = Output(store.work(resolved.artifact_id))
     started, began = now(), time.monotonic()
     machine.release_memory()
     machine.reset_peak_memory()
-    step.stage.function("run")(resolved.config, out)
+    with nullcontext() if around is None else around(resolved.config, out.path):
+        step.stage.function("run")(resolved.config, out)
     draft: dict[str, Any] = {
         "id": resolved.artifact_id,
         "kind": step.kind,

@@ -2,15 +2,18 @@
 
 The main process does what one process alone does: it finds what is there, fetches, hashes, locks, makes and publishes. The
 others wait for its word, step by step. Where a stage is made for several processes (`Stage.distributed`), the word is the
-stage's config and working folder, and all enter it; the others are told of any step when it is done. They need the same
-files as the main one: on several machines the store and the inputs lie on a disk that all of them see.
+stage's config and working folder, all enter it, and the artifact is published when all have left it; of any step the others
+are told when it is done. They need the same files as the main one: on several machines the store and the inputs lie on a disk
+that all of them see.
 
 A process that fails ends with its message, and torchrun ends the others.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from lianlu.core import machine, processes
@@ -40,11 +43,14 @@ def run_together(recipe: Recipe, store: Store) -> list[Ran]:
 
 
 def _lead(word: Word, key: str, step: Step, store: Store, done: dict[str, Artifact], label: str) -> Ran:
-    def call(config: Config, folder: Path) -> None:
-        if step.stage.distributed:
-            word.give(f"{key}/begin", {"config": canonical(config), "folder": str(folder)})
+    @contextlib.contextmanager
+    def together(config: Config, folder: Path) -> Iterator[None]:
+        word.give(f"{key}/begin", {"config": canonical(config), "folder": str(folder)})
+        yield
+        for rank in range(1, processes.num_processes()):
+            word.hear(f"{key}/left/{rank}")
 
-    result = run_step(step, store, done, label, call)
+    result = run_step(step, store, done, label, together if step.stage.distributed else None)
     if not (result.made and step.stage.distributed):
         word.give(f"{key}/begin", None)
     word.give(f"{key}/end", {"id": result.artifact.id, "made": result.made})
@@ -57,6 +63,7 @@ def _follow(word: Word, key: str, step: Step, store: Store) -> Ran:
         machine.release_memory()
         config = step.stage.config_class().model_validate(begin["config"])
         step.stage.function("run")(config, Output(Path(begin["folder"])))
+        word.give(f"{key}/left/{processes.rank()}", True)
     end = word.hear(f"{key}/end")
     return Ran(step, _found(store, end["id"]), end["made"])
 

@@ -160,8 +160,7 @@ def run(config: PretrainConfig, out: Output) -> None:
     Loop(model, task, config, out, layout).run("pretrain")
     task.prepare(model, task.num_steps - 1)
     save_whole(model, out.path, layout.is_main)
-    figures = task.figures(model, out)
     if layout.is_main:
         tokenizer.save(out.path)
-        out.figures.update(figures)
+        out.figures.update(task.figures(model, out))
         finish(out.path / RESUME, out.figures)

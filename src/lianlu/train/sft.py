@@ -174,9 +174,8 @@ def run(config: SftConfig, out: Output) -> None:
         describe_run(out.path / RESUME, task.tokenizer, config.model, config.tune)
     Loop(model, task, config, out, layout).run("sft")
     save_result(model, config, out.path, layout)
-    figures = task.figures(model, out)
     if layout.is_main:
         task.tokenizer.save(out.path)
-        out.figures.update(figures)
+        out.figures.update(task.figures(model, out))
         finish(out.path / RESUME, out.figures)
         drop_data(out.path / RESUME)
