@@ -23,8 +23,9 @@ FIELDS = ("messages", "conversations", "conversation")
 def matches(raw: Mapping[str, Any]) -> bool:
     """Whether the record has turns with `role`; without any turn, whether it has messages."""
     turns = _turns(raw)
-    first = turns[0] if isinstance(turns, list) and turns else None
-    return "role" in first and "from" not in first if isinstance(first, Mapping) else first is None and "messages" in raw
+    if not isinstance(turns, list) or not turns:
+        return turns == [] and "messages" in raw
+    return isinstance(turns[0], Mapping) and "role" in turns[0] and "from" not in turns[0]
 
 
 def convert(raw: Mapping[str, Any], name: str) -> Conversation:

@@ -20,8 +20,9 @@ FIELDS = ("conversations", "conversation", "messages")
 def matches(raw: Mapping[str, Any]) -> bool:
     """Whether the record has turns with `from`; without any turn, whether it is called so."""
     turns = turns_of(raw)
-    first = turns[0] if isinstance(turns, list) and turns else None
-    return "from" in first if isinstance(first, Mapping) else first is None and "conversations" in raw
+    if not isinstance(turns, list) or not turns:
+        return turns == [] and "conversations" in raw
+    return isinstance(turns[0], Mapping) and "from" in turns[0]
 
 
 def convert(raw: Mapping[str, Any], name: str) -> Conversation:

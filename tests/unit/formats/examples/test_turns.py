@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -233,9 +234,6 @@ TURN = st.fixed_dictionaries(
 
 @given(turns=st.lists(TURN | JSON, max_size=5) | JSON, tools=JSON, system=JSON)
 def test_anything_is_a_conversation_or_a_reason(turns: Any, tools: Any, system: Any) -> None:
-    try:
+    with contextlib.suppress(RecordError):
         found = conversation("x", turns, tools, system)
-    except RecordError as error:
-        assert error.reason
-    else:
         assert any(message.role == "assistant" for message in found.messages)
