@@ -5,7 +5,9 @@ from __future__ import annotations
 import builtins
 import errno
 import os
+import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -324,6 +326,57 @@ def test_whenever_the_disk_is_full_the_last_complete_state_is_there(
     assert same(other, second)
     new_checkpoints().save(*second, 3, None)
     assert steps(tmp_path / "states") == [3]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_killed_at_any_call_of_a_save_a_complete_state_is_there(new_checkpoints: New, tmp_path: Path, asynchronous: bool) -> None:
+    first, second = make_run(), make_run(num_steps=2)
+    new_checkpoints().save(*first, 1, None)
+    found = []
+    for number in range(1000):
+        child = os.fork()
+        if child == 0:
+            _save_until_killed(new_checkpoints(asynchronous=asynchronous), second, number)
+        _, status = os.waitpid(child, 0)
+        other = make_run(seed=4)
+        step = new_checkpoints().restore(*other)
+        found.append(step)
+        assert same(other, {1: first, 2: second}[step])
+        left = {path.name for path in (tmp_path / "states").iterdir()}
+        assert f"step-{step:08d}" in left
+        assert left <= {"step-00000001", "step-00000002"}
+        if os.WIFEXITED(status):
+            break
+        if step == 2:
+            states.remove(state_folder(tmp_path / "states", 2))
+            new_checkpoints().save(*first, 1, None)
+    assert os.WEXITSTATUS(status) == 0
+    assert found.index(2) > 5
+    assert set(found[found.index(2) :]) == {2}
+
+
+def _save_until_killed(checkpoints: Checkpoints, run: Any, number: int) -> None:
+    """In a child: its end comes with the n-th call that changes the disk."""
+    try:
+        calls = [0]
+
+        def guard(real: Callable[..., Any]) -> Callable[..., Any]:
+            def guarded(*arguments: Any, **options: Any) -> Any:
+                calls[0] += 1
+                if calls[0] > number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return real(*arguments, **options)
+
+            return guarded
+
+        for owner, name in ((os, "fsync"), (os, "replace"), (os, "rename"), (os, "mkdir"), (os, "unlink"), (os, "rmdir")):
+            setattr(owner, name, guard(getattr(owner, name)))
+        checkpoints.save(*run, 2, None)
+        checkpoints.close()
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
 
 
 def test_a_full_disk_in_the_background_lets_the_training_go_on(

@@ -41,7 +41,12 @@ def test_killed_anywhere_it_ends_in_the_same_bytes(
     name: str, processes: Any, pretrain_config: Any, sft_config: Any, new_output: MakeOutput
 ) -> None:
     stage = {"pretrain": pretrain, "sft": sft}[name]
-    often = {"checkpoint": {"every": 1}, "sample_every": 5, "eval_every": 3, "precision": "bfloat16"}
+    often = {
+        "checkpoint": {"every": 1, "asynchronous": name == "pretrain"},
+        "sample_every": 5,
+        "eval_every": 3,
+        "precision": "bfloat16",
+    }
     config = pretrain_config(steps=20, **often) if name == "pretrain" else sft_config(epochs=3, **often)
     whole, broken = new_output("whole"), new_output("broken")
     started = time.monotonic()
