@@ -82,7 +82,7 @@ class Tally(BaseModel):
 
     def require_mostly_right(self, data: Path, ledger: Path) -> None:
         """Raises: DataError if more than half of the records are wrong, with the main reasons."""
-        if 2 * self.wrong <= self.records - self.unwanted:
+        if 2 * self.wrong <= self.records:
             return
         found = ", ".join(self.formats)
         hint = f'read as {found}: if it is something else, name it, for example format="pairs"; {ledger} lists the records'

@@ -161,31 +161,9 @@ def test_tools_come_along() -> None:
         assert [tool.name for tool in item.tools] == ["add"]
 
 
-KEYS = st.sampled_from(
-    [
-        "instruction",
-        "input",
-        "output",
-        "response",
-        "history",
-        "system",
-        "tools",
-        "conversations",
-        "conversation",
-        "messages",
-        "question",
-        "answer",
-        "prompt",
-        "completion",
-        "chosen",
-        "rejected",
-        "text",
-        "content",
-        "id",
-        "label",
-        "meta",
-    ]
-)
+FIELDS = ["instruction", "input", "output", "response", "history", "system", "tools", "text", "content", "id", "label", "meta"]
+OTHERS = ["conversations", "conversation", "messages", "question", "answer", "prompt", "completion", "chosen", "rejected"]
+KEYS = st.sampled_from([*FIELDS, *OTHERS])
 TURNS = st.lists(st.sampled_from([ASK, SAY, HUMAN, GPT, {"input": "q", "output": "a"}, {}, {"role": "x"}]), max_size=3)
 VALUES = (
     st.none()
