@@ -35,7 +35,7 @@ Updates = Mapping[str, tuple[Tensor, Tensor]]
 FUSED = ("attention.wqkv", "attention.wo", "mlp.gate_up", "mlp.down")
 # rows of a frozen weight that are looked at in fp32 at once
 NORM_WEIGHTS = 1 << 23
-TINY = 1e-30
+TINY = 1e-15
 
 
 @dataclass(frozen=True)
