@@ -140,28 +140,53 @@ class _Nf4Product(torch.autograd.Function):
         ctx: Any, x_TI: Tensor, codes_OJ: Tensor, steps_OG: Tensor, scale_S: Tensor | None, mean: Tensor | None
     ) -> Tensor:
         ctx.save_for_backward(codes_OJ, steps_OG, scale_S, mean)
-        steps_OG = Nf4(codes_OJ, steps_OG, scale_S, mean).steps()
-        num_rows, num_inputs = len(codes_OJ), x_TI.shape[1]
-        y_TO = x_TI.new_empty(len(x_TI), num_rows)
-        with torch.autocast(x_TI.device.type, enabled=False):
-            for rows in _slices(num_rows, max(1, SLICE_WEIGHTS // num_inputs)):
-                y_TO[:, rows] = linear(x_TI, dequantise(codes_OJ[rows], steps_OG[rows], x_TI.dtype))
+        y_TO: Tensor = _times_transposed(x_TI, codes_OJ, steps_OG, scale_S, mean)
         return y_TO
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        codes_OJ, steps_OG, scale_S, mean = ctx.saved_tensors
-        grad_TO = grads[0].contiguous()
-        steps_OG = Nf4(codes_OJ, steps_OG, scale_S, mean).steps()
-        num_rows, num_blocks = steps_OG.shape
-        grad_TI = grad_TO.new_empty(len(grad_TO), num_blocks * BLOCK)
-        with torch.autocast(grad_TO.device.type, enabled=False):
-            # slices of inputs, so that no sum over outputs is broken up and rounded on the way
-            for part in _slices(num_blocks, max(1, SLICE_WEIGHTS // (num_rows * BLOCK))):
-                inputs = slice(part.start * BLOCK, part.stop * BLOCK)
-                own = dequantise(codes_OJ[:, inputs.start // 2 : inputs.stop // 2], steps_OG[:, part], grad_TO.dtype)
-                grad_TI[:, inputs] = linear(grad_TO, own.t())
-        return grad_TI, None, None, None, None
+        return _times(grads[0], *ctx.saved_tensors), None, None, None, None
+
+
+# One operator for each pass: whoever keeps products for a backward pass, or compiles, need not look into the widening.
+WEIGHT = "Tensor codes, Tensor steps, Tensor? scale, Tensor? mean"
+
+
+@torch.library.custom_op("lianlu::nf4_product", mutates_args=(), schema=f"(Tensor x, {WEIGHT}) -> Tensor")
+def _times_transposed(x_TI: Tensor, codes_OJ: Tensor, steps_OG: Tensor, scale_S: Tensor | None, mean: Tensor | None) -> Tensor:
+    """`x @ dequantised.T`, a slice of outputs at a time."""
+    steps_OG = Nf4(codes_OJ, steps_OG, scale_S, mean).steps()
+    num_rows, num_inputs = len(codes_OJ), x_TI.shape[1]
+    y_TO = x_TI.new_empty(len(x_TI), num_rows)
+    with torch.autocast(x_TI.device.type, enabled=False):
+        for rows in _slices(num_rows, max(1, SLICE_WEIGHTS // num_inputs)):
+            y_TO[:, rows] = linear(x_TI, dequantise(codes_OJ[rows], steps_OG[rows], x_TI.dtype))
+    return y_TO
+
+
+@_times_transposed.register_fake
+def _(x_TI: Tensor, codes_OJ: Tensor, steps_OG: Tensor, scale_S: Tensor | None, mean: Tensor | None) -> Tensor:
+    return x_TI.new_empty(x_TI.shape[0], codes_OJ.shape[0])
+
+
+@torch.library.custom_op("lianlu::nf4_gradient", mutates_args=(), schema=f"(Tensor grad, {WEIGHT}) -> Tensor")
+def _times(grad_TO: Tensor, codes_OJ: Tensor, steps_OG: Tensor, scale_S: Tensor | None, mean: Tensor | None) -> Tensor:
+    """`grad @ dequantised`, a slice of inputs at a time, so that no sum over outputs is broken up and rounded on the way."""
+    grad_TO = grad_TO.contiguous()
+    steps_OG = Nf4(codes_OJ, steps_OG, scale_S, mean).steps()
+    num_rows, num_blocks = steps_OG.shape
+    grad_TI = grad_TO.new_empty(len(grad_TO), num_blocks * BLOCK)
+    with torch.autocast(grad_TO.device.type, enabled=False):
+        for part in _slices(num_blocks, max(1, SLICE_WEIGHTS // (num_rows * BLOCK))):
+            inputs = slice(part.start * BLOCK, part.stop * BLOCK)
+            own = dequantise(codes_OJ[:, inputs.start // 2 : inputs.stop // 2], steps_OG[:, part], grad_TO.dtype)
+            grad_TI[:, inputs] = linear(grad_TO, own.t())
+    return grad_TI
+
+
+@_times.register_fake
+def _(grad_TO: Tensor, codes_OJ: Tensor, steps_OG: Tensor, scale_S: Tensor | None, mean: Tensor | None) -> Tensor:
+    return grad_TO.new_empty(grad_TO.shape[0], 2 * codes_OJ.shape[1])
 
 
 _product: Callable[..., Tensor] = _Nf4Product.apply

@@ -13,8 +13,8 @@ Both replace `forward` on each block of one model: names of parameters, the clas
 they were, so that states, adapters and sharding know nothing of it. It goes on the finished model: after adapters were
 added, before it is sharded.
 
-Limits: `selective` computes again what leads up to a product it kept (the widening of quantised weights). A compiled block
-chooses by itself what to keep, by the same rule as `selective`, so the two together are the compiled block alone.
+Limits: `selective` widens int8 weights again for a product it kept (those in NF4 it does not). A compiled block chooses by
+itself what to keep, by the same rule as `selective`, so the two together are the compiled block alone.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from lianlu.kernels.attention import Attend
 from lianlu.model.decoder import Block, CosSin, Decoder
 from lianlu.model.lora_linear import LoraLinear
 from lianlu.train.config import TrainConfig
+from lianlu.train.precision import pick_device
 
 Kind = Literal["none", "selective", "full"]
 
@@ -49,6 +50,7 @@ KEPT = frozenset(
         "aten::bmm",
         "aten::linear",
         "mkldnn::_linear_pointwise",
+        "lianlu::nf4_product",
         "aten::_scaled_dot_product_flash_attention",
         "aten::_scaled_dot_product_flash_attention_for_cpu",
         "aten::_scaled_dot_product_efficient_attention",
@@ -93,7 +95,7 @@ def compile_blocks(model: Decoder) -> None:
 
     Raises: MissingExtraError if nothing is there to compile with.
     """
-    require_compiler(model.embed_tokens.weight.device)
+    require_compiler(pick_device())
     # the number of a layer is a number like another, not a reason to compile its block once more
     torch._dynamo.config.allow_unspec_int_on_nn_module = True
     for block in _blocks(model):

@@ -28,9 +28,9 @@ from lianlu.train.config import TrainConfig
 from lianlu.train.packing import Packed, Segment, pack, packed_loss
 from lianlu.train.recompute import apply_recompute, compile_blocks, prepare_blocks
 
-SHAPE = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
+SHAPE = {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
 CONFIG = ModelConfig(vocab_size=50, num_hidden_layers=3, initializer_range=0.2, **SHAPE)
-PRODUCTS = {"mkldnn::_linear_pointwise", "aten::mm", "aten::addmm"}
+PRODUCTS = {"mkldnn::_linear_pointwise", "aten::mm", "aten::addmm", "lianlu::nf4_product"}
 Made = Callable[[], Decoder]
 
 
@@ -47,11 +47,11 @@ def full() -> Decoder:
     return build_model(CONFIG, seed=1)
 
 
-def lora(quant: bool = False) -> Decoder:
+def lora(quant: Any = None, **changes: Any) -> Decoder:
     model = full()
     if quant:
-        quantize_linears(model)
-    add_lora(model, LoraSpec(rank=4, dropout=0.2), seed=2)
+        quantize_linears(model, quant)
+    add_lora(model, LoraSpec(rank=4, dropout=0.2, **changes), seed=2)
     generator = torch.Generator().manual_seed(4)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
@@ -59,8 +59,12 @@ def lora(quant: bool = False) -> Decoder:
     return model
 
 
-def qlora() -> Decoder:
-    return lora(quant=True)
+def int8_lora() -> Decoder:
+    return lora("int8")
+
+
+def nf4_dora() -> Decoder:
+    return lora("nf4", dora=True)
 
 
 def computed(model: Decoder, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -83,7 +87,7 @@ def assert_equal(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("make", [full, lora, qlora])
+@pytest.mark.parametrize("make", [full, lora, int8_lora, nf4_dora])
 def test_recomputing_changes_no_bit(make: Made, dtype: torch.dtype) -> None:
     wanted = computed(make(), dtype)
     assert any(float(value.abs().sum()) > 0 for name, value in wanted.items() if "layers.0." in name)
@@ -116,7 +120,7 @@ def counted(kind: Any, make: Made) -> tuple[int, int, int]:
     return products, attentions, mode.calls.total() - products - attentions
 
 
-@pytest.mark.parametrize("make", [full, lora])
+@pytest.mark.parametrize("make", [full, lora, nf4_dora])
 def test_selective_repeats_no_product_and_no_attention(make: Made) -> None:
     none, selective, whole = (counted(kind, make) for kind in ("none", "selective", "full"))
     assert selective[:2] == none[:2]
@@ -153,7 +157,7 @@ def num_graphs() -> int:
     return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
 
 
-@pytest.mark.parametrize(("make", "kind"), [(full, "none"), (lora, "full")])
+@pytest.mark.parametrize(("make", "kind"), [(lora, "full"), (nf4_dora, "none")])
 @pytest.mark.usefixtures("traced")
 def test_compiled_blocks_compute_the_same_and_serve_all_layers_and_lengths(make: Made, kind: Any) -> None:
     wanted, model = computed(make()), make()
