@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ def test_every_token_of_a_document_is_a_target_once(tokenizer: Tokenizer) -> Non
         assert all(len(piece.ids) <= length + 1 and not piece.mask[0] for piece in found.pieces)
         assert [len(piece.ids) for piece in found.pieces[:-1]] == [length + 1] * (len(found.pieces) - 1)
         assert found.pieces[0].ids[0] == tokenizer.end_of_text
-        for before, after in zip(found.pieces, found.pieces[1:], strict=False):
+        for before, after in itertools.pairwise(found.pieces):
             assert before.ids[-1] == after.ids[0]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -26,7 +28,7 @@ def test_every_epoch_has_every_example_once_in_full_steps(lengths: list[int], ca
         steps = [plan.examples_at(step) for step in range(starts[-1])]
         again = Epochs(np.array(lengths, dtype=np.int32), capacity, seed)
         assert [again.examples_at(step) for step in reversed(range(starts[-1]))] == steps[::-1]
-    for start, stop in zip(starts, starts[1:], strict=False):
+    for start, stop in itertools.pairwise(starts):
         assert sorted(index for step in steps[start:stop] for index in step) == list(range(len(lengths)))
     for chosen in steps:
         assert chosen

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import deque
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -69,3 +71,8 @@ def test_a_worker_that_dies_is_told(sources: list[Source]) -> None:
     with pytest.raises(DataError, match="died") as caught:
         rendering._first(deque([(chunk, future)]))
     assert "memory" in caught.value.hint
+
+
+def test_a_worker_does_not_load_torch() -> None:
+    code = "import sys, lianlu.train.rendering; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from lianlu.core.config import validate
 from lianlu.core.errors import ConfigError, DataError
 from lianlu.core.store import Output
+from lianlu.formats.documents import Document, write_documents
 from lianlu.formats.messages import read_conversations
 from lianlu.model.load import load_model
 from lianlu.model.lora import load_adapter
@@ -29,6 +31,11 @@ from lianlu.train.sft_task import SftTask
 MakeConfig = Callable[..., SftConfig]
 MakeOutput = Callable[[str], Output]
 NewTask = Callable[[SftConfig], SftTask]
+
+
+def make_texts(count: int) -> list[str]:
+    source = random.Random(9)
+    return [" ".join(source.choices(["the", "cat", "sees", "a", "dog", "old"], k=source.randint(8, 50))) for _ in range(count)]
 
 
 def visible(folder: Path) -> set[str]:
@@ -117,6 +124,42 @@ def test_a_held_out_question_is_answered_as_a_sample(sft_config: MakeConfig, new
     samples = [json.loads(line) for line in (out.path / "samples.jsonl").read_text().splitlines()]
     assert len(samples) == 1
     assert set(samples[0]) == {"step", "prompt", "reference", "text"}
+
+
+@pytest.mark.parametrize("tune", [{"kind": "lora", "rank": 4}, {"kind": "full"}])
+def test_pretraining_goes_on_with_plain_text(
+    sft_config: MakeConfig, new_output: MakeOutput, tmp_path: Path, tune: dict[str, object]
+) -> None:
+    texts = make_texts(40)
+    write_documents(tmp_path / "documents", [Document(id=f"d{n}", text=text) for n, text in enumerate(texts)])
+    out = new_output("a")
+    run(sft_config(data=str(tmp_path / "documents"), tune=tune, epochs=3, max_length=64), out)
+    assert out.figures["held_out_loss"] < out.figures["held_out_loss_start"] - 0.1
+    assert out.figures["format"] == "text"
+    assert out.figures["answer_tokens"] == out.figures["tokens"]
+    samples = [json.loads(line) for line in (out.path / "samples.jsonl").read_text().splitlines()]
+    assert texts[0].startswith(samples[0]["prompt"] + samples[0]["reference"])
+
+
+def test_wrong_records_are_listed_and_the_rendered_ones_removed(
+    sft_config: MakeConfig, new_output: MakeOutput, tmp_path: Path
+) -> None:
+    records = [{"question": f"q{number}", "answer": text} for number, text in enumerate(make_texts(30))]
+    lines = [json.dumps(record) for record in records] + ["{oops"]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    out = new_output("a")
+    run(sft_config(data=str(tmp_path / "a.jsonl"), steps=2), out)
+    (listed,) = [json.loads(line) for line in (out.path / "rejected.jsonl").read_text().splitlines()]
+    assert (listed["file"], listed["line"], listed["reason"], listed["record"]) == ("a.jsonl", 31, "not JSON", "{oops")
+    assert out.figures["rejected"] == {"not JSON": 1}
+    assert (out.figures["examples"], out.figures["held_out_examples"]) == (28, 2)
+    assert not (out.path / ".resume" / "examples").exists()
+
+
+def test_a_spike_would_name_its_records(sft_config: MakeConfig, new_task: NewTask) -> None:
+    task = new_task(sft_config())
+    names = {task.describe(example) for step in range(task.num_steps) for example in task.examples(step)}
+    assert names == {f"{number} (train.jsonl:{number + 2})" for number in range(24)}
 
 
 def test_nothing_to_learn_is_refused(sft_config: MakeConfig, new_output: MakeOutput) -> None:

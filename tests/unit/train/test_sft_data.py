@@ -29,10 +29,11 @@ def good(number: int) -> str:
     return json.dumps({"instruction": f"q{number}", "output": f"the cat {number}"})
 
 
-BAD = st.sampled_from(
-    ["{oops", "[]", "3", '"text"', '{"instruction": "q"}', '{"output": "a"}', '{"instruction": "q", "output": ""}', "\ufeff{}"]
-    + ['{"instruction": "q", "output": ["a"]}', '{"instruction": "q", "output": true}', '{"odd": 1}', "null", '{"a":' * 5000]
-)
+NO_JSON = ["{oops", "\ufeff{}", '{"a":' * 5000]
+NO_OBJECT = ["[]", "3", '"text"', "null"]
+HALF = ['{"instruction": "q"}', '{"output": "a"}', '{"odd": 1}']
+NO_TEXT = [json.dumps({"instruction": "q", "output": value}) for value in ("", ["a"], True, None, {"text": "a"})]
+BAD = st.sampled_from([*NO_JSON, *NO_OBJECT, *HALF, *NO_TEXT])
 
 
 @pytest.fixture
