@@ -5,16 +5,20 @@ The templates below are in the style of Qwen 2.5, Llama 3, Mistral and Gemma: th
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from lianlu.core.store import Output
 from lianlu.formats.documents import Document, write_documents
-from lianlu.formats.messages import Message, ToolCall, ToolSpec
+from lianlu.formats.examples.record import Raw
+from lianlu.formats.examples.sources import Source, find_sources
+from lianlu.formats.messages import Conversation, Message, ToolCall, ToolSpec
 from lianlu.tokenizer.chat import builtin
 from lianlu.tokenizer.tokenizer import Tokenizer
 from lianlu.tokenizer.train import TokenizerConfig, run
+from lianlu.train.conversations import Renderer
 
 transformers = pytest.importorskip("transformers")
 
@@ -219,3 +223,91 @@ def test_a_trained_tokenizer_loads_in_transformers(folder: Path) -> None:
         ids = theirs.encode(text, add_special_tokens=False)
         assert ids == ours.encode(text, specials=True)
         assert theirs.decode(ids, skip_special_tokens=True) == ours.decode(ids)
+
+
+SHIPPED = {"chatml": builtin("chatml"), "internlm2": builtin("internlm2")}
+
+
+@pytest.mark.parametrize("name", list(SHIPPED))
+def test_the_mask_of_generation_tags_with_tools(folder: Path, name: str) -> None:
+    ours, theirs = both(folder, "chatml")
+    ours._loaded.templates["default"] = SHIPPED[name]
+    ours, theirs.chat_template = Tokenizer(ours._loaded), SHIPPED[name]
+    raw = [{"type": "function", "function": tool.model_dump()} for tool in TOOLS]
+    for messages in (TALK, WITH_TOOLS, WITH_TOOLS[1:]):
+        found = theirs.apply_chat_template(plain(messages), tools=raw, return_dict=True, return_assistant_tokens_mask=True)
+        rendered = ours.render(messages, TOOLS)
+        assert rendered.ids == found["input_ids"]
+        assert [int(is_target) for is_target in rendered.mask] == found["assistant_masks"]
+
+
+GOLDEN = {
+    "alpaca": (
+        {"instruction": "Add.", "input": "12 + 30", "output": "42", "history": [["Hi", "Hello!"]]},
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n[Hello!<|im_end|>]\n"
+        "<|im_start|>user\nAdd.\n12 + 30<|im_end|>\n<|im_start|>assistant\n[42<|im_end|>]",
+    ),
+    "sharegpt": (
+        {
+            "conversations": [
+                {"from": "human", "value": "Add."},
+                {"from": "gpt", "value": "Sure."},
+                {"from": "function_call", "value": '{"name": "add", "arguments": {"a": 1}}'},
+                {"from": "observation", "value": "3"},
+                {"from": "gpt", "value": "Three."},
+            ],
+            "system": "Be brief.",
+        },
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nAdd.<|im_end|>\n<|im_start|>assistant\n"
+        '[Sure.\n<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call><|im_end|>]\n'
+        "<|im_start|>user\n<tool_response>\n3\n</tool_response><|im_end|>\n<|im_start|>assistant\n[Three.<|im_end|>]",
+    ),
+    "openai": (
+        {
+            "messages": [
+                {"role": "user", "content": "q"},
+                {"role": "assistant", "content": "no", "weight": 0},
+                {"role": "developer", "content": [{"type": "text", "text": "Be kind."}]},
+                {"role": "user", "content": "r"},
+                {"role": "assistant", "content": "yes"},
+                {"role": "user", "content": "bye"},
+            ]
+        },
+        "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\nno<|im_end|>\n<|im_start|>system\nBe kind.<|im_end|>\n"
+        "<|im_start|>user\nr<|im_end|>\n<|im_start|>assistant\n[yes<|im_end|>]",
+    ),
+    "pairs": ({"question": "2+2?", "answer": 4}, "<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n[4<|im_end|>]"),
+    "text": ({"text": "It's 42."}, "<|endoftext|>[It's 42.<|endoftext|>]"),
+}
+
+
+@pytest.mark.parametrize("name", list(GOLDEN))
+def test_what_is_learnt_of_a_record_written_by_hand(folder: Path, name: str) -> None:
+    """Brackets are around what is to be predicted; nothing after it is computed."""
+    record, wanted = GOLDEN[name]
+    ours, _ = both(folder, "chatml")
+    source = Source(Path("a.jsonl"), "a.jsonl", name, by_line=True)
+    (piece,) = Renderer(ours, 1000, True).outcome(source, Raw(1, record)).pieces
+    shown, before = "", False
+    for token, is_target in zip(piece.ids.tolist(), piece.mask.tolist(), strict=True):
+        shown += ("[" if is_target and not before else "]" if before and not is_target else "") + ours.decode([token], False)
+        before = is_target
+    assert shown + "]" == wanted
+
+
+def test_examples_of_real_data_are_those_of_transformers(folder: Path, shared_data: Path) -> None:
+    ours, theirs = both(folder, "chatml")
+    renderer = Renderer(ours, 100_000, True)
+    for name, count in (("glaive_toolcall_en_demo", 60), ("alpaca_zh_demo", 60)):
+        (source,) = find_sources(shared_data / "sft" / f"{name}.json.gz").sources
+        for raw in islice(source.read(), count):
+            item = source.convert(raw)
+            assert isinstance(item, Conversation)
+            tools = [{"type": "function", "function": tool.model_dump()} for tool in item.tools] or None
+            found = theirs.apply_chat_template(
+                plain(item.messages), tools=tools, return_dict=True, return_assistant_tokens_mask=True
+            )
+            (piece,) = renderer.outcome(source, raw).pieces
+            assert piece.ids.tolist() == found["input_ids"][: len(piece.ids)]
+            assert [int(is_target) for is_target in piece.mask] == found["assistant_masks"][: len(piece.ids)]
+            assert not any(found["assistant_masks"][len(piece.ids) :])

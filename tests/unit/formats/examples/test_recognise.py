@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,14 @@ def test_what_only_looks_like_a_format_is_none() -> None:
         {"messages": [1]},
     ):
         assert formats_of(record) == ()
+
+
+def test_the_records_that_the_documentation_shows_are_understood() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "formats.md").read_text(encoding="utf-8")
+    shown = dict(re.findall(r"^\| `(\w+)` \| `(\{.*?\})`(?:[;,]| \(| \|)", page, re.MULTILINE))
+    assert set(shown) == set(FORMATS) - {"conversations"}
+    for name, text in shown.items():
+        record = json.loads(text)
+        assert formats_of(record) == (name,)
+        item = FORMATS[name].convert(record, "x")
+        assert isinstance(item, Document if name == "text" else Conversation)
