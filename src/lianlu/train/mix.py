@@ -86,7 +86,7 @@ def mixtures(
         division = Division(source, parts, seed)
         for place, (number, at) in enumerate(places):
             key = (seed, index << 10 | place)
-            streams[number][at] = DocumentStream(source, key, plans[number][at].max_segment, division.choose(place))
+            streams[number][at] = DocumentStream(source, key, plans[number][at].max_segment, division.choice(place))
     made = [Mixture(plan, [found[at] for at in range(len(plan))]) for plan, found in zip(plans, streams, strict=True)]
     return made, notes + _repetitions(made, sources, names, demands)
 

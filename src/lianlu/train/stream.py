@@ -27,8 +27,6 @@ from lianlu.train.packing import Segment
 HELD_OUT_KEY = 0x6C696E6B
 BLOCK_TOKENS = 1 << 26
 Index = npt.NDArray[np.int64]
-Choose = Callable[[int], Index]
-"""The documents of a block that a stream takes, by the number of the block."""
 _BLOCK_ORDER = (1 << 20) - 1
 
 
@@ -74,6 +72,25 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """Some documents of a source: those of a block by its number, and how many tokens they have in each block."""
+
+    documents: Callable[[int], Index]
+    block_tokens: Index
+
+
+def all_documents(source: Source) -> Choice:
+    """Every document."""
+    return Choice(source.documents, np.diff(source.shard.offsets[source.edges]))
+
+
+def long_documents(source: Source, limit: int) -> Choice:
+    """Those of more than `limit` tokens."""
+    blocks = [source.lengths(source.longer(block, limit)).sum() for block in range(source.num_blocks)]
+    return Choice(lambda block: source.longer(block, limit), np.array(blocks, dtype=np.int64))
+
+
+@dataclass(frozen=True)
 class _Order:
     """The pieces of a block as an epoch takes them: document, where in it the piece starts, and where it ends in the block."""
 
@@ -83,23 +100,16 @@ class _Order:
 
 
 class DocumentStream:
-    """An endless shuffled stream over a source, or over those documents of it that `choose` leaves."""
+    """An endless shuffled stream over a source, or over a choice of its documents."""
 
-    def __init__(self, source: Source, key: tuple[int, int], max_segment: int, choose: Choose | None = None) -> None:
+    def __init__(self, source: Source, key: tuple[int, int], max_segment: int, choice: Choice | None = None) -> None:
         self._source, self._max_segment = source, max_segment
         self._seed, self._number = key
-        self._choose = choose or source.documents
-        self._block_tokens = self._counted(choose)
+        choice = choice or all_documents(source)
+        self._choose, self._block_tokens = choice.documents, choice.block_tokens
         self.num_tokens = int(self._block_tokens.sum())
         self._blocks = lru_cache(maxsize=2)(self._shuffled_blocks)
         self._pieces = lru_cache(maxsize=2)(self._shuffled_pieces)
-
-    def _counted(self, choose: Choose | None) -> Index:
-        """Tokens of each block."""
-        source = self._source
-        if choose is None:
-            return np.diff(source.shard.offsets[source.edges])
-        return np.array([source.lengths(choose(block)).sum() for block in range(source.num_blocks)], dtype=np.int64)
 
     def segments(self, start: int, num_tokens: int) -> list[Segment]:
         """Tokens `start` to `start + num_tokens` of the stream as sequences of at most `max_segment`."""

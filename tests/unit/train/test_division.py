@@ -20,8 +20,10 @@ def source_of(lengths: list[int], block_tokens: int = 1 << 26) -> Source:
 
 
 def documents(source: Source, division: Division, number: int) -> list[int]:
-    choose = division.choose(number) or source.documents
-    return [int(index) for block in range(source.num_blocks) for index in choose(block)]
+    choice = division.choice(number)
+    found = [choice.documents(block) for block in range(source.num_blocks)]
+    assert [int(source.lengths(own).sum()) for own in found] == choice.block_tokens.tolist()
+    return [int(index) for own in found for index in own]
 
 
 @settings(max_examples=80, deadline=None)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lianlu.formats.shards import ShardWriter, TokenShard, open_shard
-from lianlu.train.stream import DocumentStream, Source, block_edges, document_segments, held_out_documents
+from lianlu.train.stream import Choice, DocumentStream, Source, block_edges, document_segments, held_out_documents
 
 SEPARATOR = 0
 LENGTHS = [3, 1, 17, 6, 9, 2]
@@ -99,7 +99,12 @@ def test_blocks_are_taken_in_another_order_each_epoch(shard: TokenShard) -> None
 
 def test_a_stream_over_some_documents_has_no_other(shard: TokenShard) -> None:
     source = Source(shard, SEPARATOR, block_edges(shard, 10))
-    odd = DocumentStream(source, (0, 0), 4, lambda block: source.documents(block)[source.documents(block) % 2 == 1])
+
+    def odd_ones(block: int) -> np.ndarray:
+        return source.documents(block)[source.documents(block) % 2 == 1]
+
+    sizes = np.array([source.lengths(odd_ones(block)).sum() for block in range(source.num_blocks)])
+    odd = DocumentStream(source, (0, 0), 4, Choice(odd_ones, sizes))
     assert odd.num_tokens == sum(LENGTHS[1::2])
     assert {segment.source for segment in odd.segments(0, 3 * odd.num_tokens)} == {1, 3, 5}
 
