@@ -142,7 +142,8 @@ def planned_adapter(tune: Tune) -> Adapter | None:
     """What is trained beside frozen weights, None where all are."""
     if tune.kind == "full":
         return None
-    return Adapter(tune.rank, tune.target, tune.kind == "qlora", tune.dropout > 0, tune.dora)
+    double_quant = tune.kind == "lora" or tune.double_quant
+    return Adapter(tune.rank, tune.target, tune.kind == "qlora", tune.dropout > 0, tune.dora, double_quant)
 
 
 def _rough_tokens(data: Path) -> int:

@@ -26,10 +26,11 @@ from lianlu.train.plan.setting import Setting, Weights, weights
 STATE_BYTES = {"adamw": 8.0, "adamw8": 2.0 + 8 / 256, "muon": 4.0}
 # NF4: 4 bits, and for each block of 64 weights 8 bits of scale with an fp32 scale for each 256 of those (Dettmers et al. 2023)
 NF4_BYTES = 0.5 + (1 + 4 / 256) / 64
-# Python, PyTorch and the libraries with their buffers, and the share of everything else that the allocator holds besides;
-# measured by bench/plan.py.
-RUNTIME_BYTES = 430_000_000
-SLACK = 0.04
+NF4_SINGLE_BYTES = 0.5 + 4 / 64
+# Python, PyTorch and the libraries with their buffers; and what the C library's allocator holds besides, as a share of all
+# that comes and goes in a step: freed pieces between others that are still in use. Measured by bench/plan.py.
+RUNTIME_BYTES = 375_000_000
+SLACK = 0.26
 GPU_RUNTIME_BYTES = 80_000_000
 WIDE = 4
 # kernels/nf4.py: weights widened at once
@@ -73,11 +74,12 @@ class Memory:
 def memory(setting: Setting) -> Memory:
     """What one device of a run needs."""
     need = _Need(setting, weights(setting.model, setting.adapter))
-    parts = [*need.weights(), need.gradients(), need.states(), need.activations(), need.logits(), need.working()]
-    parts = [part for part in parts if any(part.at)]
+    lasting = (*need.weights(), need.states())
+    passing = (need.copies(), need.gradients(), need.activations(), need.logits(), need.working())
+    parts = tuple(part for part in (*lasting, *passing) if any(part.at))
     if setting.gpu:
         return Memory((*parts, _always("runtime", "workspaces of the libraries", GPU_RUNTIME_BYTES)))
-    used = Memory(tuple(parts))
+    used = Memory(passing)
     made_of = "Python, PyTorch, what the allocator holds back"
     a, b, c, d, e = (RUNTIME_BYTES + SLACK * used.at(moment) for moment in range(len(MOMENTS)))
     return Memory((*parts, Class("runtime", made_of, (a, b, c, d, e))))
@@ -108,30 +110,35 @@ class _Need:
         self.table = self.model.vocab_size * self.model.hidden_size / self.split
 
     def weights(self) -> list[Class]:
-        """Frozen and trained weights, and the copies that products are computed with."""
+        """Frozen and trained weights."""
         adapter = self.setting.adapter
         trained = WIDE * self.trained / self.shards
         if adapter is None:
-            return [_always("weights, trained", "fp32", trained), self._copies()]
+            return [_always("weights, trained", "fp32", trained)]
         kind = "blocks in NF4" if adapter.quantised else ("bf16" if self.setting.width == 2 else "fp32")
-        made_of = kind if kind == "fp32" else f"{kind}, embedding and norms in fp32"
+        made_of = {"fp32": kind, "bf16": "bf16, embedding and norms fp32"}.get(kind, f"{kind}, the rest as products want it")
         own = f"fp32 adapter, {self.count.adapter / 1e6:.2f} M"
         frozen = _always("weights, frozen", made_of, self._frozen() / self.shards)
-        return [frozen, _always("weights, trained", own, trained), self._copies()]
+        return [frozen, _always("weights, trained", own, trained)]
 
     def _frozen(self) -> float:
         return self._frozen_blocks() + self._frozen_outer()
 
     def _frozen_blocks(self) -> float:
-        quantised = self.setting.adapter is not None and self.setting.adapter.quantised
-        return (NF4_BYTES if quantised else self.setting.width) * self.matrices
+        adapter = self.setting.adapter
+        nf4 = NF4_BYTES if adapter is not None and adapter.double_quant else NF4_SINGLE_BYTES
+        return (nf4 if self._quantised() else self.setting.width) * self.matrices
 
     def _frozen_outer(self) -> float:
-        """The embedding stays fp32, an output layer of its own is held as products want it."""
+        """The embedding stays fp32 (not under QLoRA), an output layer of its own is held as products want it."""
         head = self.count.head / self.split
-        return self.setting.width * head + WIDE * (self.outer - head + self.vectors)
+        table = self.setting.width if self._quantised() else WIDE
+        return self.setting.width * head + table * (self.outer - head) + WIDE * self.vectors
 
-    def _copies(self) -> Class:
+    def _quantised(self) -> bool:
+        return self.setting.adapter is not None and self.setting.adapter.quantised
+
+    def copies(self) -> Class:
         """Weights in the number type of products: autocast's, gathered from other devices, adapters as they are applied."""
         size, outer, made_of = 0.0, 0.0, "bf16 for products"
         if self.setting.width == 2 and self.setting.adapter is None:
@@ -191,7 +198,8 @@ class _Need:
         hidden = self.tokens * self.model.hidden_size
         used = 0.0
         if half == 2:
-            used = 2 * hidden * setting.target_share + (2 * self.table if trained or self.model.tie_word_embeddings else 0)
+            narrow = not trained and (self._quantised() or not self.model.tie_word_embeddings)
+            used = 2 * hidden * setting.target_share + (0 if narrow else 2 * self.table)
         working = 2 * WIDE * block
         if trained:
             product = self.table * (half + WIDE if half == 2 else WIDE)
@@ -210,7 +218,7 @@ class _Need:
         gradients = self.tokens * (gate_up + WIDE * self.model.hidden_size)
         size = again + gradients
         widened = 0.0
-        if setting.adapter is not None and setting.adapter.quantised:
+        if self._quantised():
             widened = min(NF4_SLICE, self.matrices / self.layers) * (setting.width + WIDE)
         made_of = "gradients inside a block" + (", made again what it did not keep" if again else "")
         return Class("working space", made_of, (0.0, 0.0, size + widened, size + widened, 0.0))

@@ -30,13 +30,14 @@ PIECES = {
 
 @dataclass(frozen=True)
 class Adapter:
-    """Low-rank updates over frozen weights; `quantised` holds the weights of the blocks in NF4."""
+    """Low-rank updates over frozen weights; `quantised` holds the weights of the blocks in NF4, `magnitudes` makes them DoRA's."""
 
     rank: int
     target: str | Sequence[str] = ALL_LINEAR
     quantised: bool = False
     dropout: bool = False
     magnitudes: bool = False
+    double_quant: bool = True
 
 
 @dataclass(frozen=True)
