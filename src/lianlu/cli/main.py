@@ -7,6 +7,7 @@ for what the user can mend, 1 for what only we can, 130 after Ctrl-C; a tracebac
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 import typer
@@ -26,6 +27,8 @@ USAGE_ERRORS: Any = typer.BadParameter.__mro__[2]
 
 
 INTERRUPTED = 130
+# what a process that fails after another leaves it to say why, before torchrun ends them all
+SPEAKING_S = 1.0
 
 
 class Verbs(typer.core.TyperGroup):
@@ -92,12 +95,22 @@ def _report(error: Exception) -> int:
     from lianlu.core import console
     from lianlu.core.errors import LianluError
 
+    if processes.num_processes() > 1 and not _speaks():
+        time.sleep(SPEAKING_S)
+        return error.exit_code if isinstance(error, LianluError) else 1
     if isinstance(error, LianluError):
         console.error(error.message, error.hint)
         return error.exit_code
     where = "run the same command with --debug for the traceback, and please report it"
     console.error(f"{type(error).__name__}: {error}", hint=f"this is a fault of lianlu; {where}")
     return 1
+
+
+def _speaks() -> bool:
+    """Of several processes that fail the first one says why: the others have the same to say, or miss the first."""
+    from lianlu.train.parallel.launch import first_to_fail
+
+    return first_to_fail()
 
 
 if __name__ == "__main__":

@@ -25,8 +25,6 @@ from lianlu.core import processes
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 PLAIN_INTERVAL_S = 5.0
-# of several processes the main one goes first where all have the same to say, and it is given time to end the others
-MAIN_FIRST_S = 3.0
 
 
 def hush() -> None:
@@ -65,7 +63,6 @@ def warn(text: str) -> None:
 def error(message: str, hint: str = "") -> None:
     """Print an error and what to do about it, on stderr."""
     if _err.quiet:
-        time.sleep(MAIN_FIRST_S)
         _err.quiet, message = False, f"process {processes.rank()}: {message}"
     _err.print(f"[bold red]error:[/] {escape(message)}")
     if hint:

@@ -13,13 +13,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Replicate
 
 from lianlu.model.decoder import Decoder
 from lianlu.model.lora_linear import lora_layers
 from lianlu.model.save import save_model
 from lianlu.train.parallel.fsdp import settle
-from lianlu.train.parallel.pipeline import stage_of
 from lianlu.train.parallel.pipeline import stage_of
 from lianlu.train.parallel.place import decoder_name
 
@@ -27,7 +26,14 @@ from lianlu.train.parallel.place import decoder_name
 @torch.no_grad()
 def whole(tensor: Tensor) -> Tensor:
     """A tensor put together, on the CPU; a collective for one that is divided."""
-    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu()
+    if isinstance(tensor, DTensor):
+        placements = list(tensor.placements)
+        # shards first, then what tensor parallel processes hold: as they were divided, in reverse
+        for axis in range(len(placements)):
+            placements[axis] = Replicate()
+            tensor = tensor.redistribute(placements=placements)
+        tensor = tensor.to_local()
+    return tensor.detach().cpu()
 
 
 def gathered(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -40,6 +40,15 @@ def join(device: torch.device) -> None:
     atexit.register(_leave)
 
 
+def first_to_fail() -> bool:
+    """Whether no other process of this launch has asked before; yes where that cannot be found out."""
+    name = str(processes.rank())
+    try:
+        return PrefixStore("failed", _store()).compare_set("first", "", name).decode() == name
+    except (ConfigError, RuntimeError):
+        return True
+
+
 def _leave() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()

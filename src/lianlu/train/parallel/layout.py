@@ -22,7 +22,7 @@ from lianlu.train.config import TrainConfig
 from lianlu.train.packing import Packed
 from lianlu.train.parallel.fsdp import set_last, settle, shard_weights
 from lianlu.train.parallel.launch import join
-from lianlu.train.parallel.mesh import Meshes, check_shape, sizes_of
+from lianlu.train.parallel.mesh import Meshes, check_shape, meshes_of, sizes_of
 from lianlu.train.parallel.pipeline import Pipeline
 from lianlu.train.parallel.place import place
 from lianlu.train.parallel.tensor import divide_matrices, stack_gates
@@ -48,7 +48,7 @@ class Layout:
         if self.num_ranks > 1:
             sizes = sizes_of(config.parallel, self.num_ranks)
             join(self.device)
-            self.meshes = Meshes(sizes, config.parallel.sharding, self.device.type)
+            self.meshes = meshes_of(sizes, config.parallel.sharding, self.device.type)
             self.num_data = sizes.num_data
             self.data_rank = self.meshes.place("replica") * sizes.shard + self.meshes.place("shard")
             if sizes.pipeline > 1:

@@ -12,7 +12,8 @@ weights and their gradients are added up.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from math import gcd
 
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
@@ -68,21 +69,27 @@ def divisors(number: int) -> list[int]:
 
 def check_shape(sizes: Sizes, config: ModelConfig) -> None:
     """Raises: ConfigError if a model of this shape cannot be divided so; it names the sizes that can."""
-    heads, groups = config.num_attention_heads, config.num_key_value_heads
-    for name, count in (
-        ("key-value heads", groups),
-        ("feed-forward units", config.intermediate_size),
-        ("tokens", config.vocab_size),
-    ):
-        _require("tensor", sizes.tensor, count, f"the model's {count} {name}")
-    own = heads // sizes.tensor
-    _require("sequence", sizes.sequence, own, f"the {own} query heads of a process")
+    counts = {
+        "key-value heads": config.num_key_value_heads,
+        "feed-forward units": config.intermediate_size,
+        "tokens of the vocabulary": config.vocab_size,
+    }
+    for name, count in counts.items():
+        _require("tensor", sizes.tensor, count, f"the model's {count} {name}", gcd(*counts.values()))
+    heads = config.num_attention_heads // sizes.tensor
+    _require("sequence", sizes.sequence, heads, f"the {heads} query heads of a process", heads)
 
 
-def _require(field: str, size: int, count: int, what: str) -> None:
+def _require(field: str, size: int, count: int, what: str, common: int) -> None:
     if count % size:
-        fitting = ", ".join(str(number) for number in divisors(count)[:12])
+        fitting = ", ".join(str(number) for number in divisors(common)[:12])
         raise ConfigError(f"parallel.{field} {size} does not divide {what}", hint=f"choose one of {fitting}")
+
+
+@cache
+def meshes_of(sizes: Sizes, sharding: str, device_type: str) -> Meshes:
+    """The meshes for these sizes: made once (a collective), and shared by the training stages of a recipe."""
+    return Meshes(sizes, sharding, device_type)
 
 
 class Meshes:

@@ -13,9 +13,7 @@ from torch.distributed.tensor import DTensor, Shard
 from torch.distributed.tensor.placement_types import _StridedShard
 
 from lianlu.core.errors import EngineError
-from lianlu.model.config import ModelConfig
 from lianlu.model.decoder import Decoder
-from lianlu.model.lora_linear import LoraLinear, lora_layers
 
 # parts of names that wrappers of a layer add
 WRAPPERS = (".base.", "._orig_mod.", "._checkpoint_wrapped_module.")

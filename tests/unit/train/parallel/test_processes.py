@@ -11,7 +11,7 @@ import pytest
 
 HERE = Path(__file__).parent
 FILES = {
-    2: [HERE / "cases_two.py", HERE / "cases_pipeline.py"],
+    2: [HERE / "cases_two.py"],
     4: [HERE / "cases_four.py", HERE / "cases_stages.py"],
 }
 

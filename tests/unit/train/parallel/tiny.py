@@ -15,8 +15,8 @@ from lianlu.train.checkpoint.state import trainable
 from lianlu.train.config import TrainConfig
 from lianlu.train.optim.build import build_optimizer, scale_gradients
 from lianlu.train.packing import Segment, pack, packed_loss
-from lianlu.train.parallel.layout import Layout
 from lianlu.train.parallel.gather import gathered
+from lianlu.train.parallel.layout import Layout
 from lianlu.train.share import deal
 
 SHAPE: dict[str, Any] = {
