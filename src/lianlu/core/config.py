@@ -33,10 +33,10 @@ class Config(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _keep_defaults(cls, table: Any) -> Any:
-        """A table that says only some fields keeps the rest of the field's default, so that `tune.rank=8` alone is enough.
+    def _start_from_default(cls, table: Any) -> Any:
+        """A nested table starts from the field's default: its kind, so that `tune.rank=8` alone is enough, and what it sets.
 
-        Without a `kind` it is of the default's kind; a member of another kind begins with its own defaults.
+        So a stage whose default rate is 5e-4 keeps it under `optim.weight_decay=0.1`, and under another kind of optimiser.
         """
         if not isinstance(table, Mapping):
             return table
@@ -45,7 +45,7 @@ class Config(BaseModel):
             default, given = field.default, table.get(name)
             if isinstance(given, Mapping) and isinstance(default, Config):
                 kind = {"kind": default.kind} if hasattr(default, "kind") else {}
-                filled[name] = merge({**default.model_dump(exclude_unset=True), **kind}, given) if _same(kind, given) else given
+                filled[name] = {**_settings(field.annotation, default, {**kind, **given}), **kind, **given}
         return filled
 
 
@@ -74,6 +74,13 @@ EvalLog = Annotated[str, Input(("eval-log",))]
 AnyArtifact = Annotated[str, Input()]
 
 C = TypeVar("C", bound=Config)
+
+
+def _settings(annotation: Any, default: Config, given: Mapping[str, Any]) -> Table:
+    """What `default` sets itself, as far as the member of the union that `given` names has such fields."""
+    members = [sub for sub in _configs(annotation) if "kind" not in given or sub.model_fields["kind"].default == given["kind"]]
+    known = members[0].model_fields if members else {}
+    return {name: getattr(default, name) for name in default.model_fields_set if name in known and name != "kind"}
 
 
 def read_toml(path: Path) -> Table:
@@ -126,10 +133,19 @@ def _same(kind: Mapping[str, Any], table: Mapping[str, Any]) -> bool:
 
 
 def with_overrides(table: Mapping[str, Any], overrides: Sequence[str]) -> Table:
-    """`table` with each override merged in order."""
-    result = dict(table)
+    """`table` with the overrides merged; their order counts only where they set the same field."""
+    together: Table = {}
     for text in overrides:
-        result = merge(result, parse_override(text))
+        together = _joined(together, parse_override(text))
+    return merge(table, together)
+
+
+def _joined(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
+    """Merge key by key, a `kind` like any other: what was written beside it was written for it."""
+    result = dict(base)
+    for key, value in over.items():
+        old = result.get(key)
+        result[key] = _joined(old, value) if isinstance(value, Mapping) and isinstance(old, Mapping) else value
     return result
 
 

@@ -92,6 +92,25 @@ def test_changing_the_kind_drops_the_fields_of_the_other() -> None:
     assert validate(Example, table).tune == Lora(rank=2)
 
 
+def test_the_order_of_overrides_does_not_count() -> None:
+    for order in (["tune.rank=2", "tune.kind=lora"], ["tune.kind=lora", "tune.rank=2"]):
+        table = with_overrides({"data": "d", "tune": {"kind": "full"}}, order)
+        assert validate(Example, table).tune == Lora(rank=2)
+
+
+def test_a_table_starts_from_what_the_default_sets() -> None:
+    class Stage(Example):
+        tune: Annotated[Lora | Full, Field(discriminator="kind")] = Lora(rank=64)
+        optim: Optim = Optim(lr=0.5)
+
+    assert validate(Stage, {"data": "d", "tune": {}, "optim": {}}).tune == Lora(rank=64)
+    assert validate(Stage, {"data": "d", "tune": {"kind": "full"}}).tune == Full()
+    assert validate(Stage, {"data": "d", "optim": {"lr": 0.1}}).optim == Optim(lr=0.1)
+    assert validate(Stage, {"data": "d", "optim": {}}).optim == Optim(lr=0.5)
+    with pytest.raises(ConfigError, match=r"tune.kind: there is no lor"):
+        validate(Stage, {"data": "d", "tune": {"kind": "lor"}})
+
+
 def test_a_union_without_its_kind_is_of_the_default_kind() -> None:
     assert validate(Example, with_overrides({"data": "d"}, ["tune.rank=2"])).tune == Lora(rank=2)
     with pytest.raises(ConfigError, match="did you mean rank"):
