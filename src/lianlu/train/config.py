@@ -154,9 +154,9 @@ class CheckpointConfig(Config):
     keep_last: int = Field(default=1, ge=1)
     """The newest states that are kept."""
     keep_every: int = Field(default=0, ge=0)
-    """Besides, the states at multiples of so many steps; 0 keeps none."""
+    """Besides, the states at multiples of so many steps, also when the run has ended; 0 keeps none."""
     keep_best: bool = False
-    """Besides, the state with the best held-out figure."""
+    """Besides, the state with the best held-out figure, also when the run has ended."""
     asynchronous: bool = False
     """Write beside the training: costs a copy of the state in memory, saves the time."""
 

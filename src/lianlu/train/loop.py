@@ -129,7 +129,7 @@ class Loop(Generic[M, E, B]):
                     step += 1
                     if step % self._eval_every() == 0 or step == last or self._sampled(step):
                         self._report(step, bar)
-                    if step == last or self._checkpoints.due(step):
+                    if step == last or self._checkpoints.due(step, self._figure):
                         self._checkpoints.save(self.model, self.optimizer, step, self._figure)
             self._journal.finish()
         finally:
