@@ -1,4 +1,4 @@
-"""Learning rates beside the schedulers of transformers: theirs one step later, without the step at rate 0 that theirs begin with."""
+"""Learning rates beside the schedulers of transformers: theirs one step later, without the first one at rate 0."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def parameter_groups(model: nn.Module, config: Optim, part: bool = False) -> lis
     for name, parameter in trained.items():
         settings = _settings(name, parameter, config, fused)
         groups.setdefault(tuple(settings.items()), {"params": [], **settings})["params"].append(parameter)
-    if isinstance(config, Muon) and trained and not any(group["update"] == "muon" for group in groups.values()):
+    if isinstance(config, Muon) and trained and not part and not any(group["update"] == "muon" for group in groups.values()):
         raise ConfigError("optim.kind = muon finds no matrix to train in the blocks", hint="use optim.kind = adamw")
     return list(groups.values())
 

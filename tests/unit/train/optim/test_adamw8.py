@@ -44,7 +44,11 @@ def test_a_quadratic_falls_as_under_adamw(betas: tuple[float, float]) -> None:
     def run(config: Optim) -> list[float]:
         model = nn.Linear(320, 16, bias=False)
         nn.init.zeros_(model.weight)
-        return descend(model, lambda: (curvature * (model.weight - target).square()).sum(), config)
+
+        def loss() -> Tensor:
+            return (curvature * (model.weight - target).square()).sum()
+
+        return descend(model, loss, config)
 
     wide = run(AdamW(lr=0.1, betas=betas, weight_decay=0))
     narrow = run(AdamW8(lr=0.1, betas=betas, weight_decay=0))
