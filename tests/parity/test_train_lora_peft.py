@@ -1,4 +1,7 @@
-"""LoRA against transformers and peft: training steps on packed conversations, and the merged weights."""
+"""LoRA, rsLoRA, DoRA and QLoRA against transformers and peft: training steps on packed conversations, and the merged weights.
+
+The reference of QLoRA is peft on the dequantised weights, and on those that bitsandbytes quantised.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from lianlu.core.store import Output
+from lianlu.kernels.attention import PackedCausal
 from lianlu.model.config import ModelConfig
 from lianlu.model.decoder import Decoder, build_model
 from lianlu.model.load import load_model
 from lianlu.model.lora import LoraSpec, add_lora, merge_adapter, save_adapter
+from lianlu.model.quantized import Method, dequantize_linears
 from lianlu.model.save import save_model
 from lianlu.train.config import AdamW, TrainConfig
 from lianlu.train.loop import Loop
 from lianlu.train.packing import Packed, Segment, answer_segment, pack, packed_loss
 from lianlu.train.parallel.layout import Layout
 
+torch.set_num_threads(1)
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+KINDS: dict[str, dict[str, Any]] = {"lora": {}, "rslora": {"rslora": True}, "dora": {"dora": True}}
 NUM_STEPS = 12
-LR = 2e-3
+LR = 1e-2
 
 
 def rows(step: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -71,8 +81,8 @@ def base(tmp_path: Path) -> Path:
     config = ModelConfig(
         architecture="llama",
         vocab_size=97,
-        hidden_size=48,
-        intermediate_size=96,
+        hidden_size=64,
+        intermediate_size=128,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -107,32 +117,73 @@ def reference_losses(model: Any) -> list[float]:
     return losses
 
 
-def test_steps_and_merged_weights_are_those_of_peft(base: Path, tmp_path: Path) -> None:
-    torch.set_num_threads(1)
-    model = load_model(base)
-    add_lora(model, LoraSpec(rank=4, alpha=8), seed=5)
-    save_adapter(model, tmp_path / "start", "base")
-    theirs = peft_model(base, tmp_path / "start")
-    wanted = reference_losses(theirs)
-
-    config = TrainConfig(
-        optim=AdamW(lr=LR, betas=(0.9, 0.999), weight_decay=0, clip=0),
-        precision="float32",
-    )
-    out = Output(tmp_path / "run")
+def trained(model: Decoder, out: Output) -> list[float]:
+    """Our losses over the steps."""
+    config = TrainConfig(optim=AdamW(lr=LR, betas=(0.9, 0.999), weight_decay=0, clip=0), precision="float32")
     out.path.mkdir()
     Loop(model, Conversations(), config, out, Layout(config)).run("parity")
     lines = (out.path / "losses.jsonl").read_text().splitlines()
-    losses = [record["loss"] for record in map(json.loads, lines) if "loss" in record]
+    return [record["loss"] for record in map(json.loads, lines) if "loss" in record]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_and_merged_weights_are_those_of_peft(base: Path, tmp_path: Path, kind: str) -> None:
+    model = load_model(base)
+    add_lora(model, LoraSpec(rank=4, alpha=8, **KINDS[kind]), seed=5)
+    save_adapter(model, tmp_path / "start", "base")
+    theirs = peft_model(base, tmp_path / "start")
+    wanted = reference_losses(theirs)
+    losses = trained(model, Output(tmp_path / "run"))
     assert losses == pytest.approx(wanted, abs=1e-5)
     assert losses[-1] < losses[0]
 
     merge_adapter(model)
     save_model(model, tmp_path / "merged")
-    reference = theirs.merge_and_unload()
-    reference.save_pretrained(tmp_path / "reference")
-    from safetensors.torch import load_file
-
+    theirs.merge_and_unload().save_pretrained(tmp_path / "reference")
     ours = load_file(tmp_path / "merged" / "model.safetensors")
     for name, tensor in load_file(tmp_path / "reference" / "model.safetensors").items():
         torch.testing.assert_close(ours[name], tensor, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+@pytest.mark.parametrize("method", ["nf4", "nf4-single"])
+def test_qlora_steps_are_those_of_peft_on_the_dequantised_weights(base: Path, tmp_path: Path, kind: str, method: Method) -> None:
+    plain = load_model(base, quant=method)
+    dequantize_linears(plain)
+    save_model(plain, tmp_path / "dequantised")
+    model = load_model(base, quant=method)
+    add_lora(model, LoraSpec(rank=4, alpha=8, **KINDS[kind]), seed=5)
+    save_adapter(model, tmp_path / "start", "base")
+    theirs = peft_model(tmp_path / "dequantised", tmp_path / "start")
+    wanted = reference_losses(theirs)
+    losses = trained(model, Output(tmp_path / "run"))
+    assert losses == pytest.approx(wanted, abs=1e-5)
+    assert losses[-1] < losses[0]
+    save_adapter(model, tmp_path / "adapter", "base")
+    again = peft_model(tmp_path / "dequantised", tmp_path / "adapter")
+    for name, tensor in again.state_dict().items():
+        torch.testing.assert_close(tensor, theirs.state_dict()[name], rtol=0, atol=1e-4)
+
+
+def test_a_qlora_adapter_loads_on_a_base_that_bitsandbytes_quantised(base: Path, tmp_path: Path) -> None:
+    """They quantise q, k and v apart, we the fused matrix: the second quantisation of the steps differs a little."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    model = load_model(base, quant="nf4")
+    add_lora(model, LoraSpec(rank=4, alpha=8), seed=5)
+    trained(model, Output(tmp_path / "run"))
+    save_adapter(model, tmp_path / "adapter", "base")
+    kind = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
+    kind.bnb_4bit_compute_dtype = torch.float32
+    quantised = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, quantization_config=kind, device_map="cpu")
+    assert type(quantised.model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
+    theirs = PeftModel.from_pretrained(quantised, tmp_path / "adapter").eval()
+    ids = torch.arange(20)
+    with torch.no_grad():
+        reference = theirs(ids[None]).logits[0]
+        found = model.eval()(ids, torch.arange(20), PackedCausal([0, 20]))
+        plain = peft_model(base, tmp_path / "adapter").eval()(ids[None]).logits[0]
+    apart = (found - reference).norm() / reference.norm()
+    assert apart < 0.02
+    assert (plain - reference).norm() / reference.norm() > 5 * apart

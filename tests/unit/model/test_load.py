@@ -10,7 +10,7 @@ from lianlu.core.errors import ConfigError, DataError
 from lianlu.kernels.attention import PackedCausal
 from lianlu.model.config import LinearScaling, preset
 from lianlu.model.decoder import Decoder, build_model
-from lianlu.model.load import is_gguf, load_model, read_config
+from lianlu.model.load import is_gguf, load_model, open_model, read_config
 from lianlu.model.lora import add_lora, merge_adapter, read_adapter, save_adapter
 from lianlu.model.lora_spec import LoraSpec
 from lianlu.model.quantized import KINDS, Int8Linear, Method, quantize_linears
@@ -77,6 +77,17 @@ def test_quantises_while_loading(saved: Path, method: Method, dtype: torch.dtype
     for name, tensor in expected.to(dtype).state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
     assert torch.equal(logits(loaded), logits(expected))
+
+
+def test_a_dtype_for_each_name_and_the_tables_first(saved: Path) -> None:
+    """The largest weights come while there is little else; layers are read in order."""
+    model, weights = open_model(saved, lambda name: torch.bfloat16 if "mlp" in name else torch.float32, quant="nf4")
+    found = {name: tensor.dtype for name, tensor in weights}
+    assert list(found)[:3] == ["embed_tokens.weight", "norm.weight", "lm_head.weight"]
+    assert found.keys() == model.state_dict().keys()
+    assert found["layers.0.mlp_norm.weight"] == torch.bfloat16
+    assert found["layers.0.attention_norm.weight"] == found["embed_tokens.weight"] == torch.float32
+    assert found["layers.1.mlp.down.weight"] == torch.uint8
 
 
 def test_int8_checkpoints_stay_as_they_are(saved: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lianlu.core.errors import ConfigError
 from lianlu.kernels.attention import PackedCausal
 from lianlu.kernels.paged_attention import ROWS
 from lianlu.model.config import preset
@@ -197,3 +198,17 @@ def test_two_engines_cannot_share_a_wrapped_model(folders: dict[str, Path]) -> N
     first = with_adapters("packed", folders)
     with pytest.raises(AssertionError, match="another engine"):
         MultiLora(first.model).add("x", read_adapter(first.model.config, folders["a"]))
+
+
+def test_a_dora_adapter_is_merged_or_refused(tmp_path: Path) -> None:
+    """It would need the norms of weights that a packed layer no longer has; nothing is touched by the refusal."""
+    model = base()
+    add_lora(model, LoraSpec(rank=2, dora=True))
+    save_adapter(model, tmp_path, "base")
+    served = base()
+    adapters = MultiLora(served)
+    with pytest.raises(ConfigError, match="DoRA") as caught:
+        adapters.add("d", read_adapter(served.config, tmp_path))
+    assert "lianlu merge" in caught.value.hint
+    assert not adapters.paths
+    assert not any(isinstance(module, MultiLoraLinear) for module in served.modules())

@@ -11,11 +11,12 @@ from lianlu.model.decoder import Decoder, build_model
 from lianlu.model.load import load_model
 from lianlu.model.lora import add_lora, merge_adapter
 from lianlu.model.lora_spec import LoraSpec
-from lianlu.model.quantized import KINDS, Method, is_quantized, linear_names, quantize_linears
+from lianlu.model.quantized import KINDS, Method, dequantize_linears, is_quantized, linear_names, quantize_linears
 from lianlu.model.save import save_model
 
 torch.set_num_threads(1)
 
+WHOLE_BLOCKS = {"intermediate_size": 192}
 QWEN2 = {"architecture": "qwen2", "attention_bias": True, "initializer_range": 0.1}
 
 
@@ -24,9 +25,9 @@ def logits(model: Decoder) -> torch.Tensor:
     return model(tokens, torch.arange(9), PackedCausal([0, 9]))
 
 
-@pytest.mark.parametrize(("method", "largest"), [("int8", 0.05), ("int4", 0.5)])
+@pytest.mark.parametrize(("method", "largest"), [("int8", 0.05), ("int4", 0.5), ("nf4", 0.5)])
 def test_is_close_and_touches_blocks_only(method: Method, largest: float) -> None:
-    model = build_model(preset("internlm2-nano", initializer_range=0.1), 0)
+    model = build_model(preset("internlm2-nano", initializer_range=0.1, **WHOLE_BLOCKS), 0)
     head, embedding, before = model.lm_head.weight, model.embed_tokens.weight, logits(model)
     names = linear_names(model)
     quantize_linears(model, method)
@@ -78,11 +79,47 @@ def test_int4_keeps_its_dtypes_under_a_cast_and_has_no_file() -> None:
         save_model(model, "nowhere")
 
 
-def test_int4_needs_whole_groups() -> None:
-    model = build_model(preset("internlm2-nano", intermediate_size=80), 0)
-    with pytest.raises(ConfigError, match=r"groups of 32.* has 80") as caught:
-        quantize_linears(model, "int4")
-    assert "int8" in caught.value.hint
+@pytest.mark.parametrize("method", ["nf4", "nf4-single"])
+def test_nf4_keeps_its_dtypes_under_a_cast_and_has_no_file(method: Method) -> None:
+    """Codes and steps are parameters, which training divides between processes; none of them is ever trained."""
+    model = build_model(preset("internlm2-nano", **WHOLE_BLOCKS), 0)
+    quantize_linears(model, method)
+    before = {name: tensor.clone() for name, tensor in model.layers[0].mlp.down.state_dict().items()}
+    step = torch.uint8 if method == "nf4" else torch.float32
+    held = {"weight": ((64, 96), torch.uint8), "weight_step": ((64, 3), step)}
+    for dtype in (torch.bfloat16, torch.float64, torch.float32):
+        layer = model.to(dtype).layers[0].mlp.down
+        found = {name: (tuple(p.shape), p.dtype) for name, p in layer.named_parameters()}
+        assert found == held
+        assert not any(parameter.requires_grad for parameter in layer.parameters())
+        assert {buffer.dtype for buffer in layer.buffers()} <= {torch.float32}
+        assert logits(model).dtype == dtype
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.layers[0].mlp.down.state_dict().items())
+    with pytest.raises(ConfigError, match="no file format"):
+        save_model(model, "nowhere")
+
+
+@pytest.mark.parametrize("method", KINDS)
+def test_dequantised_models_are_plain_and_compute_the_same(method: Method, tmp_path: Path) -> None:
+    model = build_model(preset("internlm2-nano", **QWEN2, **WHOLE_BLOCKS), 0)
+    quantize_linears(model, method)
+    before = logits(model)
+    dequantize_linears(model)
+    assert not is_quantized(model)
+    torch.testing.assert_close(logits(model), before, rtol=1e-4, atol=1e-5)
+    save_model(model, tmp_path)
+    assert torch.equal(logits(load_model(tmp_path)), logits(model))
+
+
+@pytest.mark.parametrize(
+    ("method", "size", "words", "hint"),
+    [("int4", 80, r"groups of 32.* has 80", "int8"), ("nf4", 160, r"blocks of 64.* has 160", "lora")],
+)
+def test_inputs_come_in_whole_groups(method: Method, size: int, words: str, hint: str) -> None:
+    model = build_model(preset("internlm2-nano", intermediate_size=size), 0)
+    with pytest.raises(ConfigError, match=words) as caught:
+        quantize_linears(model, method)
+    assert hint in caught.value.hint
 
 
 @pytest.mark.parametrize("method", KINDS)
@@ -93,12 +130,14 @@ def test_dequantised_weights_are_what_the_layer_computes(method: Method) -> None
     torch.testing.assert_close(layer(x), torch.nn.functional.linear(x, layer.dequantised(), linear.bias))
 
 
-def test_an_adapter_trains_on_int8_but_does_not_merge() -> None:
-    model = build_model(preset("internlm2-nano", **QWEN2), 0)
-    quantize_linears(model)
+@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("method", KINDS)
+def test_an_adapter_trains_on_any_kind_but_does_not_merge(method: Method, dora: bool) -> None:
+    model = build_model(preset("internlm2-nano", **QWEN2, **WHOLE_BLOCKS), 0)
+    quantize_linears(model, method)
     before = logits(model)
-    add_lora(model, LoraSpec(rank=2))
-    assert torch.equal(logits(model), before)
+    add_lora(model, LoraSpec(rank=2, dora=dora))
+    torch.testing.assert_close(logits(model), before, rtol=0, atol=1e-5 if dora else 0)
     logits(model).square().sum().backward()
     assert all(parameter.grad is not None for name, parameter in model.named_parameters() if "lora_B" in name)
     with pytest.raises(ConfigError, match="quantised"):
