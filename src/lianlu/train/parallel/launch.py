@@ -28,16 +28,24 @@ FOREVER = timedelta(days=3650)
 
 
 def join(device: torch.device) -> None:
-    """Form the process group, unless there is one. Raises: ConfigError if the launcher left something out."""
+    """Form the process group, unless there is one. Raises: ConfigError for too few GPUs, or if the launcher left something out."""
     if dist.is_initialized():
         return
     backend = "gloo"
     if device.type == "cuda":
+        _require_gpu(device)
         torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl"
     store = PrefixStore("group", _store())
     dist.init_process_group(backend, store=store, rank=processes.rank(), world_size=processes.num_processes(), timeout=TIMEOUT)
     atexit.register(_leave)
+
+
+def _require_gpu(device: torch.device) -> None:
+    found = torch.cuda.device_count()
+    if device.index >= found:
+        message = f"process {processes.rank()} is number {device.index + 1} on its machine, which has {found} GPUs"
+        raise ConfigError(message, hint=f"start at most {found} processes on it (torchrun --nproc-per-node {found})")
 
 
 def first_to_fail() -> bool:

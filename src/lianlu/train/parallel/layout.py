@@ -154,7 +154,7 @@ class Layout:
     def wait(self) -> None:
         """Until all processes are here."""
         if self.meshes is not None:
-            dist.barrier()
+            float(self._summed(torch.zeros(())))
 
 
 def _move_real(model: nn.Module, device: torch.device) -> None:
