@@ -10,19 +10,39 @@ import torch
 
 from lianlu.core.config import validate
 from lianlu.model.config import ModelConfig
-from lianlu.model.decoder import build_model
+from lianlu.model.decoder import Decoder, build_model
+from lianlu.model.lora import LoraSpec, add_lora
+from lianlu.model.quantized import quantize_linears
+from lianlu.train import recompute
 from lianlu.train.config import TrainConfig
 from lianlu.train.packing import Segment, pack, packed_loss
 from lianlu.train.recompute import prepare_blocks
 
-SHAPE = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
+SHAPE = {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
 CONFIG = ModelConfig(vocab_size=50, num_hidden_layers=3, initializer_range=0.2, **SHAPE)
 
 
-def computed(table: dict[str, object]) -> dict[str, torch.Tensor]:
+def full() -> Decoder:
+    return build_model(CONFIG, seed=1)
+
+
+def lora() -> Decoder:
+    model = full()
+    add_lora(model, LoraSpec(rank=4, dropout=0.2), seed=2)
+    return model
+
+
+def nf4_dora() -> Decoder:
+    model = full()
+    quantize_linears(model, "nf4")
+    add_lora(model, LoraSpec(rank=4, dropout=0.2, dora=True), seed=2)
+    return model
+
+
+def computed(model: Decoder, table: dict[str, object]) -> dict[str, torch.Tensor]:
     """Losses of batches of different lengths, and the sum of their gradients."""
-    model = build_model(CONFIG, seed=1)
-    prepare_blocks(model, validate(TrainConfig, table))
+    prepare_blocks(model.train(), validate(TrainConfig, table))
+    torch.manual_seed(0)
     source = np.random.default_rng(3)
     found = {}
     for number, lengths in enumerate([(5, 17, 9), (30, 2), (40,)]):
@@ -36,8 +56,21 @@ def computed(table: dict[str, object]) -> dict[str, torch.Tensor]:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler needs a C++ compiler")
 def test_compiled_blocks_give_the_loss_and_the_gradients_of_plain_ones() -> None:
     torch._dynamo.reset()
-    wanted = computed({})
-    for checkpointing in ("none", "full"):
-        found = computed({"compile": True, "checkpointing": checkpointing})
-        assert found.keys() == wanted.keys()
-        assert all(float((found[name] - wanted[name]).norm() / wanted[name].norm()) < 1e-5 for name in wanted)
+    assert_close(computed(lora(), {"compile": True, "checkpointing": "full"}), computed(lora(), {}))
+
+
+def test_blocks_with_dora_over_nf4_are_compiled_once_for_all_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_it = torch.compile
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    recompute._compiled.cache_clear()
+    monkeypatch.setattr(torch, "compile", lambda function, options: compile_it(function, backend="aot_eager"))
+    assert_close(computed(nf4_dora(), {"compile": True}), computed(nf4_dora(), {}))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 5
+    recompute._compiled.cache_clear()
+
+
+def assert_close(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == wanted.keys()
+    apart = {name: float((found[name] - wanted[name]).norm()) for name in wanted}
+    assert [name for name in wanted if apart[name] > 1e-5 * float(wanted[name].norm())] == []
