@@ -49,14 +49,36 @@ def _size(artifact: Artifact) -> str:
     return console.format_bytes(sum(record.bytes for record in artifact.manifest.files))
 
 
-def show(name: Name, verify: Annotated[bool, typer.Option(help="Read every file and check its hash.")] = False) -> None:
-    """Show one artifact: configuration, inputs, figures, files."""
+def show(
+    name: Annotated[str, typer.Argument(metavar="RUN", help="@step, or the beginning of an id or digest; finished or not.")],
+    verify: Annotated[bool, typer.Option(help="Read every file and check its hash.")] = False,
+    metric: Annotated[str, typer.Option(metavar="NAME", help="The figure to draw in place of the loss, for example lr.")] = "",
+) -> None:
+    """Show one artifact (configuration, inputs, figures, files, curve), or a run at work or killed: its curve and pace."""
+    from lianlu.core import console
+    from lianlu.core.errors import ArtifactError
+
+    store = _store()
+    unfinished = store.unfinished(name)
+    try:
+        artifact = store.get(name)
+    except ArtifactError:
+        if not unfinished:
+            raise
+        _show_run(store, unfinished[-1], metric)
+        return
+    _show_artifact(artifact, verify)
+    _show_training(artifact.path, metric)
+    for folder in unfinished:
+        console.out(f"\n{folder.name} has not finished: `lianlu show {folder.name}`")
+
+
+def _show_artifact(artifact: Artifact, verify: bool) -> None:
     from lianlu.core import console
     from lianlu.core.errors import ArtifactError
     from lianlu.core.store import damaged_files
     from lianlu.recipe.toml_text import dump_toml
 
-    artifact = _store().get(name)
     m = artifact.manifest
     console.out(f"{m.step}: {m.kind} {m.id}\nfolder   {artifact.path}\ndigest   {m.digest}")
     console.out(f"made     {m.started}, {console.format_seconds(m.seconds)}, peak {console.format_bytes(m.peak_memory_bytes)}")
@@ -66,20 +88,35 @@ def show(name: Name, verify: Annotated[bool, typer.Option(help="Read every file 
     console.table(["figure", "value"], [[key, console.format_value(value)] for key, value in m.figures.items()])
     console.out()
     console.table(["file", "size", "sha256"], [[f.path, console.format_bytes(f.bytes), f.sha256[:12]] for f in m.files])
-    _show_curve(artifact)
     if verify:
         if bad := damaged_files(artifact):
             raise ArtifactError(f"damaged: {', '.join(bad)}", hint="`lianlu gc --damaged` removes it; then run the recipe again")
         console.out("\nall files have their recorded hash")
 
 
-def _show_curve(artifact: Artifact) -> None:
-    from lianlu.apps.report.curves import read_metrics, sparkline
+def _show_run(store: Store, folder: Path, metric: str) -> None:
+    """A run that has not finished."""
     from lianlu.core import console
 
-    points = [row["loss"] for row in read_metrics(artifact.path / "logs" / "metrics.jsonl") if "loss" in row]
-    if points:
-        console.out(f"\nloss  {sparkline(points, 60)}  {points[0]:.3f} -> {points[-1]:.3f}")
+    state = "at work" if store.is_locked(folder.name) else "stopped; the command that started it continues it"
+    console.out(f"{folder.name}: {state}\nfolder   {folder}")
+    _show_training(folder, metric)
+
+
+def _show_training(folder: Path, metric: str) -> None:
+    import shutil
+
+    from lianlu.apps.report.training import describe, read_training
+    from lianlu.core import console
+    from lianlu.core.errors import DataError
+
+    training = read_training(folder)
+    if training is None:
+        if metric:
+            raise DataError(f"{folder.name} has no training log", hint="--metric draws figures of training runs")
+        return
+    width = min(shutil.get_terminal_size().columns, 110)
+    console.out("\n" + "\n".join(describe(training, metric, width)))
 
 
 def trace(name: Name, svg: Annotated[Path | None, typer.Option(help="Also draw the lineage into this file.")] = None) -> None:

@@ -32,6 +32,8 @@ from lianlu.core.files import DigestCache, disk_errors, files_below, sha256_file
 
 FORMAT = 1
 LOGS = "logs"
+# in the folder of a stage at work: the name of its step
+STEP = ".step"
 
 
 class FileRecord(BaseModel):
@@ -185,18 +187,45 @@ class Store:
         finally:
             os.close(handle)
 
-    def work(self, artifact_id: str) -> Path:
-        """The folder a stage works in; what an earlier, killed run left there is still there."""
+    def work(self, artifact_id: str, step: str = "") -> Path:
+        """The folder a stage works in for `step`; what an earlier, killed run left there is still there."""
         folder = self.root / "work" / artifact_id
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
+            if step:
+                (folder / STEP).write_text(step, encoding="utf-8")
         return folder
+
+    def unfinished(self, name: str = "") -> tuple[Path, ...]:
+        """Folders of stages at work or killed, that `name` means: @step, or the beginning of an id (empty: all); newest last."""
+        found = []
+        for folder in (self.root / "work").glob("*"):
+            step = folder / STEP
+            known = step.read_text(encoding="utf-8") if step.is_file() else folder.name.rpartition("-")[0]
+            if known == name[1:] if name.startswith("@") else folder.name.startswith(name):
+                found.append(folder)
+        return tuple(sorted(found, key=lambda folder: folder.stat().st_mtime))
+
+    def is_locked(self, name: str) -> bool:
+        """Whether a process holds the lock `name`: whether that artifact is being made now."""
+        try:
+            handle = os.open(self.root / "locks" / name, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(handle)
+        return False
 
     def publish(self, out: Output, draft: Mapping[str, Any]) -> Artifact:
         """Hash the files of `out`, write the manifest last, and move the folder to its place.
 
         `draft` holds the manifest fields that the caller knows; `id` names the folder.
         """
+        (out.path / STEP).unlink(missing_ok=True)
         files = [
             FileRecord(path=str(path.relative_to(out.path)), bytes=path.stat().st_size, sha256=sha256_file(path))
             for path in files_below(out.path)

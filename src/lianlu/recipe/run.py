@@ -70,7 +70,7 @@ def run_step(step: Step, store: Store, done: dict[str, Artifact], label: str = "
 
 
 def _make(step: Step, resolved: Resolved, store: Store, around: Around | None) -> Artifact:
-    out = Output(store.work(resolved.artifact_id))
+    out = Output(store.work(resolved.artifact_id, step.name))
     started, began = now(), time.monotonic()
     machine.release_memory()
     machine.reset_peak_memory()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lianlu.apps.report.curves import line_chart, read_metrics, series, sparkline
+from lianlu.apps.report.curves import line_chart, read_metrics, series
 from lianlu.apps.report.page import render, write_report
 from lianlu.core.files import write_text
 from lianlu.core.store import Artifact, InputRecord, Output, Store
@@ -150,10 +150,3 @@ def test_half_written_last_line_is_left_out(tmp_path: Path) -> None:
     write_text(tmp_path / "m.jsonl", '{"step": 1}\n{"ste')
     assert read_metrics(tmp_path / "m.jsonl") == [{"step": 1}]
     assert read_metrics(tmp_path / "none.jsonl") == []
-
-
-def test_sparkline_falls_with_its_values() -> None:
-    assert sparkline([4, 3, 2, 1], 4)[0] == "\u2588"
-    assert sparkline(list(range(100)), 10)[-1] == "\u2588"
-    assert len(sparkline(list(range(100)), 10)) == 10
-    assert sparkline([], 10) == ""

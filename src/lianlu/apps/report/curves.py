@@ -1,15 +1,15 @@
-"""Curves of metrics.jsonl: as one line of text for the terminal and as SVG for the page."""
+"""Curves of metrics.jsonl, read back and drawn as SVG for the page."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 Points = Sequence[tuple[float, float]]
-BLOCKS = "▁▂▃▄▅▆▇█"
 COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea")
 WIDTH, HEIGHT, LEFT, BOTTOM = 560, 220, 48, 28
 
@@ -35,20 +35,15 @@ def series(rows: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, fl
     return sorted(found.items())
 
 
-def sparkline(values: Sequence[float], width: int) -> str:
-    """Values as at most `width` block characters, each the mean of its share."""
-    if not values:
-        return ""
-    width = min(width, len(values))
-    shares = [values[i * len(values) // width : (i + 1) * len(values) // width] for i in range(width)]
-    means = [sum(share) / len(share) for share in shares]
-    low, span = min(means), (max(means) - min(means)) or 1.0
-    return "".join(BLOCKS[round((mean - low) / span * (len(BLOCKS) - 1))] for mean in means)
-
-
-def line_chart(lines: Mapping[str, Points], x_label: str, marks: Mapping[str, float] | None = None) -> str:
-    """An SVG line chart; `marks` are named horizontal lines, for baselines."""
-    drawn = {name: points for name, points in lines.items() if points}
+def line_chart(
+    lines: Mapping[str, Points],
+    x_label: str,
+    marks: Mapping[str, float] | None = None,
+    edges: Mapping[str, float] | None = None,
+) -> str:
+    """An SVG line chart; `marks` are named horizontal lines, for baselines, `edges` vertical ones with a tip."""
+    drawn = {name: [point for point in points if math.isfinite(point[1])] for name, points in lines.items()}
+    drawn = {name: points for name, points in drawn.items() if points}
     if not drawn:
         return ""
     marks = marks or {}
@@ -61,6 +56,10 @@ def line_chart(lines: Mapping[str, Points], x_label: str, marks: Mapping[str, fl
         y = _place(value, y_range, HEIGHT - BOTTOM, 8)
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - 8}" y1="{y:.1f}" y2="{y:.1f}" class="mark"/>')
         parts.append(f'<text x="{WIDTH - 10 - 130 * index}" y="{y - 3:.1f}" class="end">{escape(name)} {value:.3f}</text>')
+    for name, value in (edges or {}).items():
+        x = _place(min(max(value, x_range[0]), x_range[1]), x_range, LEFT, WIDTH - 8)
+        tip = f"<title>{escape(name)}</title>"
+        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="8" y2="{HEIGHT - BOTTOM}" class="mark">{tip}</line>')
     for index, (name, points) in enumerate(drawn.items()):
         colour = COLOURS[index % len(COLOURS)]
         path = " ".join(

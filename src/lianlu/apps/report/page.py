@@ -44,6 +44,7 @@ def render(name: str, artifacts: Sequence[Artifact]) -> str:
         device=artifacts[-1].manifest.device if artifacts else "",
         funnels=sections.funnels(artifacts),
         curves=[(title, Markup(svg), note) for title, svg, note in sections.curves(artifacts)],
+        memory=sections.memory(artifacts),
         samples=sections.samples(artifacts),
         cards=sections.cards(artifacts),
         boards=sections.boards(artifacts),

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lianlu.apps.report.curves import line_chart, read_metrics, series
+from lianlu.apps.report.curves import line_chart, read_metrics
+from lianlu.apps.report.training import Training, read_training
 from lianlu.core.store import Artifact
 
 MAX_SAMPLES = 6
@@ -38,23 +39,66 @@ def funnels(artifacts: Sequence[Artifact]) -> list[dict[str, Any]]:
 
 
 def curves(artifacts: Sequence[Artifact]) -> list[tuple[str, str, str]]:
-    """(title, SVG, note) of every trained model: loss, and bits per byte beside its baselines."""
+    """(title, SVG, note) of every trained model: loss, what was evaluated, and how it ran."""
+    found: list[tuple[str, str, str]] = []
+    for artifact in artifacts:
+        training = read_training(artifact.path)
+        if training is None or not training.series("loss"):
+            continue
+        step = artifact.manifest.step
+        charts = [_loss_chart(artifact, training), *_held_out_charts(artifact, training), *_side_charts(training)]
+        found.extend((f"{step}: {title}", svg, note) for title, svg, note in charts)
+    return found
+
+
+def _loss_chart(artifact: Artifact, training: Training) -> tuple[str, str, str]:
+    spikes = training.spikes()
+    lines = {
+        "training loss": [point for point in training.series("loss") if point not in spikes],
+        "held-out loss": training.series("held_out_loss"),
+    }
+    rate, phases = artifact.manifest.figures.get("tokens_per_s"), phase_starts(artifact.manifest.config, training)
+    notes = [f"{rate:,.0f} tokens/s"] if isinstance(rate, int | float) else []
+    notes += [f"{len(spikes)} spikes: steps {', '.join(f'{step:.0f}' for step, _ in spikes[:8])}"] if spikes else []
+    notes += [f"phases begin at steps {', '.join(map(str, phases))}"] if phases else []
+    edges = {f"phase {number}": float(step) for number, step in enumerate(phases, 2)}
+    edges.update({f"spike {step:.0f}": step for step, _ in spikes[:8]})
+    return "loss (nats per token)", line_chart(lines, "step", edges=edges), "; ".join(notes)
+
+
+def phase_starts(config: dict[str, Any], training: Training) -> list[int]:
+    """The first steps of the second phase and those after it, as their shares of the tokens put them."""
+    phases, total = config.get("phases") or (), training.last_step
+    usual = config.get("batch_tokens") or 1
+    lengths = [phase["share"] / (phase.get("batch_tokens") or usual) for phase in phases]
+    ends = [sum(lengths[: number + 1]) / sum(lengths) for number in range(len(lengths) - 1)]
+    return [round(total * end) + 1 for end in ends]
+
+
+def _held_out_charts(artifact: Artifact, training: Training) -> Iterator[tuple[str, str, str]]:
+    figures = artifact.manifest.figures
+    bits = training.series("held_out_bpb") or training.series("bits_per_byte")
+    if bits:
+        names = {"gzip": "gzip_bits_per_byte", "5-gram": "ngram_bits_per_byte"}
+        marks = {name: float(figures[key]) for name, key in names.items() if isinstance(figures.get(key), int | float)}
+        yield "held-out bits per byte", line_chart({"model": bits}, "step", marks), "lower is better"
+
+
+def _side_charts(training: Training) -> Iterator[tuple[str, str, str]]:
+    for name, title in (("lr", "learning rate"), ("grad_norm", "norm of the gradient"), ("tokens_per_s", "tokens a second")):
+        points = training.series(name)
+        if points:
+            yield title, line_chart({name: points}, "step"), ""
+
+
+def memory(artifacts: Sequence[Artifact]) -> list[dict[str, Any]]:
+    """Planned beside measured peak memory, utilisation and waiting of every training run that noted them."""
     found = []
     for artifact in artifacts:
-        rows = read_metrics(artifact.path / "logs" / "metrics.jsonl")
-        figures, step = artifact.manifest.figures, artifact.manifest.step
-        loss = series(rows, "loss")
-        if not loss:
-            continue
-        lines = {"training loss": loss, "held-out loss": series(rows, "held_out_loss")}
-        rate = figures.get("tokens_per_s")
-        note = f"{rate:,.0f} tokens/s" if isinstance(rate, int | float) else ""
-        found.append((f"{step}: loss (nats per token)", line_chart(lines, "step"), note))
-        bits = series(rows, "held_out_bpb") or series(rows, "bits_per_byte")
-        if bits:
-            names = {"gzip": "gzip_bits_per_byte", "5-gram": "ngram_bits_per_byte"}
-            marks = {name: float(figures[key]) for name, key in names.items() if isinstance(figures.get(key), int | float)}
-            found.append((f"{step}: held-out bits per byte", line_chart({"model": bits}, "step", marks), "lower is better"))
+        figures = artifact.manifest.figures
+        if "measured_memory_bytes" in figures:
+            names = ("planned_memory_bytes", "measured_memory_bytes", "memory_error_percent", "mfu", "data_wait_share")
+            found.append({"title": artifact.manifest.step, **{name: figures.get(name) for name in names}})
     return found
 
 
