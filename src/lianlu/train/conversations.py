@@ -94,6 +94,8 @@ class Renderer:
             return Outcome(raw.place, where, (), rejection=rejection, is_understood=understood, continues=raw.continues)
 
     def _conversation(self, item: Conversation) -> tuple[Piece, tuple[str, ...]]:
+        # a message is a token at least; templates are rendered once for every answer, each time from the beginning
+        item = item.model_copy(update={"messages": item.messages[: self._max_length + 1]})
         rendered = self._rendered(item)
         ids, mask = np.asarray(rendered.ids, dtype=np.uint32), np.asarray(rendered.mask, dtype=bool)
         mask[:1] = False  # nothing comes before the first token that could predict it

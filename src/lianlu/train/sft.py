@@ -85,7 +85,7 @@ class SftConfig(TrainConfig):
     """The model to start from."""
     data: TrainingData
     """Conversations or texts in any format that docs/formats.md lists: a file, or a folder of files."""
-    format: Literal["auto"] | FormatName = "auto"
+    format: FormatName = "auto"
     """The format of the data; auto tells it from the first records."""
     tune: Tune = LoraTune()
     """What is trained."""

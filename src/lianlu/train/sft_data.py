@@ -134,7 +134,8 @@ class _Building:
             console.info(f"      {tally.summary(num_train, num_held_out)}")
         if tally.rejected:
             count = tally.wrong + tally.unwanted
-            console.warn(f"no example from {count:,} of {tally.records:,} records: {tally.reasons()}; see {self._ledger}")
+            where = f"{REJECTED} of the result lists them"
+            console.warn(f"no example from {count:,} of {tally.records:,} records: {tally.reasons()}; {where}")
         return tally
 
     def _render(self, tokenizer: Tokenizer) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from lianlu.train.conversations import Outcome
 
 JUDGED_AFTER = 1000
 """Records after which data that is mostly wrong is given up without reading on."""
-NUM_QUESTIONS = 16
+NUM_QUESTIONS, MAX_QUESTION_CHARS = 64, 2000
 _SHOWN_REASONS = 4
 _MAX_REASONS = 50
 OTHER = "other reasons"
@@ -73,7 +73,7 @@ class Tally(BaseModel):
             self.unwanted += not outcome.rejection.is_wrong
             self._count(outcome.rejection.reason, source.where(outcome.place))
         elif self.part == "held_out":
-            new = [outcome.question] * len(outcome.pieces)
+            new = [outcome.question[:MAX_QUESTION_CHARS]] * len(outcome.pieces)
             self.questions += new[: NUM_QUESTIONS - len(self.questions)]
         else:
             self.tokens += sum(len(piece.ids) - 1 for piece in outcome.pieces)

@@ -62,6 +62,15 @@ def test_long_conversations_are_cut_or_left_out(tokenizer: Tokenizer) -> None:
     assert (dropped.rejection.reason, dropped.rejection.is_wrong, dropped.is_understood) == ("too long", False, True)
 
 
+def test_endless_conversations_cost_no_more_than_what_is_kept_of_them(tokenizer: Tokenizer) -> None:
+    found = outcome(tokenizer, talk(*["who?", "cat"] * 3000), max_length=30)
+    assert found.notes == (CUT,)
+    assert found.pieces[0].ids.tolist() == outcome(tokenizer, talk(*["who?", "cat"] * 20), max_length=30).pieces[0].ids.tolist()
+    dropped = outcome(tokenizer, talk(*["who?", "cat"] * 3000), max_length=30, cut=False)
+    assert dropped.rejection is not None
+    assert dropped.rejection.reason == "too long"
+
+
 def test_what_follows_the_last_answer_does_not_make_a_conversation_too_long(tokenizer: Tokenizer) -> None:
     found = outcome(tokenizer, talk("who?", "cat", "the cat " * 60), max_length=40, cut=False)
     assert learnt(tokenizer, found.pieces[0]) == "cat<|im_end|>"

@@ -25,7 +25,7 @@ from lianlu.formats.examples import alpaca, files, openai, ours, pairs, preferen
 from lianlu.formats.examples.record import RecordError, parsed
 from lianlu.formats.messages import Conversation
 
-FormatName = Literal["alpaca", "sharegpt", "openai", "conversations", "pairs", "preference", "xtuner", "text"]
+FormatName = Literal["auto", "alpaca", "sharegpt", "openai", "conversations", "pairs", "preference", "xtuner", "text"]
 NUM_LOOKED_AT = 100
 MAX_LOOKED_AT_CHARS = 16_000_000
 _SHOWN_KEYS = 12

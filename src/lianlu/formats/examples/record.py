@@ -15,6 +15,7 @@ from typing import Any
 from lianlu.core.errors import DataError
 
 MAX_KEPT_CHARS = 2000
+MAX_KEPT_DEPTH = 200
 _KINDS = {bool: "true or false", dict: "an object", list: "a list", type(None): "null"}
 
 
@@ -75,6 +76,8 @@ def kept(raw: Raw) -> Any:
         text = text[: 4 * MAX_KEPT_CHARS + 4].decode("utf-8-sig", "replace").strip()
     if len(text) > MAX_KEPT_CHARS:
         return text[:MAX_KEPT_CHARS] + " ..."
+    if text.count("[") + text.count("{") > MAX_KEPT_DEPTH:
+        return text
     try:
         value = json.loads(text)
         json.dumps(value, allow_nan=False)

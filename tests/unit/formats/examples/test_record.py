@@ -84,6 +84,8 @@ def test_a_kept_record_is_its_value_or_the_beginning_of_its_text() -> None:
     assert kept(Raw(1, b"{oops\xff\n")) == "{oops\ufffd"
     assert kept(Raw(1, {"a": {1, 2}})) == {"a": "{1, 2}"}
     assert kept(Raw(1, b'{"a": NaN}')) == '{"a": NaN}'
+    deep = '{"a": ' + "[" * 300 + "]" * 300 + "}"
+    assert kept(Raw(1, deep)) == deep
     for huge in (json.dumps({"a": "x" * 10**6}), json.dumps({"a": "x" * 10**6}).encode(), {"a": "x" * 10**6}):
         assert len(kept(Raw(1, huge))) == MAX_KEPT_CHARS + 4
         assert kept(Raw(1, huge)).startswith('{"a": "xxx')
