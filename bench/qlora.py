@@ -52,7 +52,7 @@ def random_weights(config: ModelConfig, dtypes: Any, seed: int) -> Iterator[tupl
         if name.endswith("norm.weight"):
             yield name, torch.ones(meta.shape)
         elif name in quantised:
-            parts = [nf4.quantise_blocks(rows) for rows in rows_of(config, meta, generator)]
+            parts = [nf4.quantise_blocks(rows) for _, rows in rows_of(config, meta, generator)]
             codes, steps = (torch.cat(column) for column in zip(*parts, strict=True))
             names = ("weight_step", "weight_step_scale", "weight_step_mean")
             module = name.removesuffix(".weight")
@@ -60,15 +60,19 @@ def random_weights(config: ModelConfig, dtypes: Any, seed: int) -> Iterator[tupl
             yield from zip((f"{module}.{part}" for part in names), nf4.quantise_steps(steps), strict=True)
             machine.trim_memory()
         else:
-            yield name, torch.cat([rows.to(dtypes(name)) for rows in rows_of(config, meta, generator)])
+            table = torch.empty(meta.shape, dtype=dtypes(name))
+            for start, rows in rows_of(config, meta, generator):
+                table[start : start + len(rows)] = rows
+            yield name, table
+            del table
 
 
-def rows_of(config: ModelConfig, meta: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
-    """A random matrix, some rows at a time."""
+def rows_of(config: ModelConfig, meta: Tensor, generator: torch.Generator) -> Iterator[tuple[int, Tensor]]:
+    """A random matrix, some rows at a time, and the number of the first of them."""
     at_once = max(1, ROWS_WEIGHTS // meta.shape[1])
     for start in range(0, meta.shape[0], at_once):
         shape = (min(at_once, meta.shape[0] - start), meta.shape[1])
-        yield torch.empty(shape).normal_(0.0, config.initializer_range, generator=generator)
+        yield start, torch.empty(shape).normal_(0.0, config.initializer_range, generator=generator)
 
 
 def make(shape: ModelConfig, config: SftConfig, layout: Layout) -> Decoder:

@@ -62,7 +62,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             grad_ND = torch.empty_like(hidden_ND) if need_hidden else None
             grad_VD = torch.zeros(weight_VD.shape, dtype=torch.float32, device=weight_VD.device) if need_weight else None
             total = torch.zeros((), dtype=torch.float64, device=hidden_ND.device)
-            block = block_rows(*weight_VD.shape, frozen=not need_weight)
+            block = block_rows(weight_VD.shape[0], weight_VD.shape[1], frozen=not need_weight)
             for start in range(0, len(hidden_ND), block):
                 rows = slice(start, start + block)
                 total += _block(hidden_ND[rows], used_VD, targets_N[rows], None if grad_ND is None else grad_ND[rows], grad_VD)
