@@ -47,7 +47,7 @@ def _part(whole: Tensor, like: Tensor, device: torch.device) -> Tensor:
     """What this process keeps of a tensor that is to be placed as `like`."""
     whole = whole.reshape(like.shape)
     if not isinstance(like, DTensor):
-        return whole.to(device, like.dtype, copy=True)
+        return whole.to(device, like.dtype)
     part = whole
     # inner axes of the mesh were divided first (tensor parallel), outer ones divide what those left (FSDP)
     for axis in reversed(range(like.device_mesh.ndim)):
