@@ -118,7 +118,10 @@ def _attention(setting: Setting) -> dict[str, float]:
     found["attention sums"] = WIDE * model.num_attention_heads
     if model.qk_norm:
         found["head norms"] = WIDE * (model.num_attention_heads + model.num_key_value_heads)
-        found["qkv"] = setting.width * model.qkv_size
+        found["qkv"] = width * model.qkv_size
+        if width < WIDE and "queries, keys" in found:
+            # the norms hand out fp32, and what attention casts back has a key for every query head
+            found["queries, keys"] = width * 2 * query
     return found
 
 

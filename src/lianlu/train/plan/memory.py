@@ -214,11 +214,12 @@ class _Need:
         """What one block needs in the backward pass: what it did not keep, made again, and the gradients inside it."""
         setting = self.setting
         again = self.tokens * (all_of_block(setting) - kept_by_block(setting)) if setting.checkpointing != "none" else 0.0
-        gate_up = 3 * self.model.intermediate_size * setting.width / self.split
-        gradients = self.tokens * (gate_up + WIDE * self.model.hidden_size)
-        size = again + gradients
-        widened = 0.0
+        half = self.tokens * self.model.intermediate_size * setting.width / self.split
+        # the gradients of gate and up are made from that of their product; then comes the product with their weights
+        inside = 3 * half
         if self._quantised():
-            widened = min(NF4_SLICE, self.matrices / self.layers) * (setting.width + WIDE)
+            widened = min(NF4_SLICE, 2 * self.model.intermediate_size * self.model.hidden_size) * setting.width
+            inside = max(inside, 2 * half + widened)
+        size = again + inside + WIDE * self.tokens * self.model.hidden_size
         made_of = "gradients inside a block" + (", made again what it did not keep" if again else "")
-        return Class("working space", made_of, (0.0, 0.0, size + widened, size + widened, 0.0))
+        return Class("working space", made_of, (0.0, 0.0, size, size, 0.0))
