@@ -83,8 +83,8 @@ class SftConfig(TrainConfig):
 
     model: Checkpoint
     """The model to start from."""
-    data: TrainingData
-    """Conversations or texts in any format that docs/formats.md lists: a file, or a folder of files."""
+    data: TrainingData | tuple[TrainingData, ...]
+    """Conversations or texts in any format that docs/formats.md lists: a file, a folder of files, or several of these."""
     format: FormatName = "auto"
     """The format of the data; auto tells it from the first records."""
     tune: Tune = LoraTune()
@@ -113,6 +113,11 @@ class SftConfig(TrainConfig):
     """How the learning rate moves."""
 
     @property
+    def places(self) -> tuple[str, ...]:
+        """Where the data is."""
+        return (self.data,) if isinstance(self.data, str) else self.data
+
+    @property
     def artifact_kind(self) -> str:
         """LoRA and QLoRA make an adapter, full tuning a checkpoint."""
         return "checkpoint" if self.tune.kind == "full" else "adapter"
@@ -131,7 +136,7 @@ def estimate(config: SftConfig) -> Estimate:
 
 def planned_work(config: SftConfig) -> Work:
     """What the run will do, as far as the size of the data tells."""
-    tokens = _rough_tokens(Path(config.data)) * config.epochs
+    tokens = sum(_rough_tokens(Path(place)) for place in config.places) * config.epochs
     if config.steps:
         tokens = config.steps * config.batch_tokens
     length = min(USUAL_LENGTH, config.max_length)

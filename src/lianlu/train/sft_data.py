@@ -42,10 +42,15 @@ _TOKENIZER_SUFFIXES = (".json", ".jinja", ".model")
 class Wanted:
     """What decides which examples there are."""
 
-    data: Path
+    data: tuple[Path, ...]
     format: str
     held_out: float
     way: Way
+
+    @property
+    def label(self) -> str:
+        """The places as messages name them."""
+        return ", ".join(path.name if len(self.data) > 1 else str(path) for path in self.data)
 
 
 class SftData:
@@ -67,7 +72,7 @@ def open_data(wanted: Wanted, tokenizer: Tokenizer, out: Path, work: Path, is_ma
 
     Raises: DataError if data is missing, not understood, mostly wrong, or leaves nothing to train or to evaluate on.
     """
-    found = find_sources(wanted.data, wanted.format, wanted.held_out)
+    found = _found(wanted)
     key = _key(wanted, found)
     if is_main:
         require_abilities(tokenizer, found.sources)
@@ -75,6 +80,16 @@ def open_data(wanted: Wanted, tokenizer: Tokenizer, out: Path, work: Path, is_ma
     else:
         tally = _awaited(work / FOLDER / STATE, key)
     return SftData(work / FOLDER, tokenizer.vocab_size, tally)
+
+
+def _found(wanted: Wanted) -> Found:
+    """The files of all places, one after the other."""
+    found = Found([])
+    for path in wanted.data:
+        there = find_sources(path, wanted.format, wanted.held_out)
+        found.sources.extend(there.sources)
+        found.left_out.update(there.left_out)
+    return found
 
 
 def drop_data(work: Path) -> None:
@@ -90,7 +105,7 @@ def _key(wanted: Wanted, found: Found) -> str:
     for source in found.sources:
         stat = source.path.stat()
         files.append([source.name, source.format, source.part, source.share, stat.st_size, stat.st_mtime_ns])
-    return sha256_json([FORMAT, str(wanted.data), wanted.held_out, asdict(wanted.way), files])
+    return sha256_json([FORMAT, [str(path) for path in wanted.data], wanted.held_out, asdict(wanted.way), files])
 
 
 def _awaited(path: Path, key: str) -> Tally:
@@ -122,8 +137,8 @@ class _Building:
 
     def run(self, tokenizer: Tokenizer) -> Tally:
         """Render what is missing and report."""
-        data, tally = self._wanted.data, self._tally
-        console.info(f"      {data.name}: {', '.join(tally.formats)}, {_count(self._found)}")
+        data, tally = self._wanted.label, self._tally
+        console.info(f"      {data}: {', '.join(tally.formats)}, {_count(self._found)}")
         for name, why in self._found.left_out.items():
             console.warn(f"{name} is left out: {why}")
         if not tally.is_done:
@@ -141,7 +156,7 @@ class _Building:
     def _render(self, tokenizer: Tokenizer) -> tuple[int, int]:
         """Render all records after the last commit; returns how many examples there are of each part."""
         sources, sizes = self._found.sources, self._tally.sizes
-        size = rough_bytes(self._wanted.data)
+        size = sum(rough_bytes(path) for path in self._wanted.data)
         workers = min(machine.num_cores(), MAX_WORKERS) if size > SERIAL_BYTES else 1
         work = chunks(sources, self._tally.at)
         with contextlib.ExitStack() as stack:
@@ -164,7 +179,7 @@ class _Building:
                     self._commit(writers, ledger)
                     committed = time.monotonic()
                 if self._tally.records >= JUDGED_AFTER:
-                    self._tally.require_mostly_right(self._wanted.data, self._ledger)
+                    self._tally.require_mostly_right(self._wanted.label, self._ledger)
             self._tally.is_done = all(writer.num_examples for writer in writers.values())
             self._commit(writers, ledger)
             return writers[TRAIN].num_examples, writers[HELD_OUT].num_examples

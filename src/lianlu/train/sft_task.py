@@ -49,7 +49,7 @@ class SftTask:
         shape = read_config(config.model)
         _require_rows(config, self.tokenizer.vocab_size, shape.vocab_size)
         way = Way(config.model, min(config.max_length, shape.max_position_embeddings), config.too_long == "cut")
-        wanted = Wanted(Path(config.data), config.format, config.held_out, way)
+        wanted = Wanted(tuple(map(Path, config.places)), config.format, config.held_out, way)
         self._data = open_data(wanted, self.tokenizer, out, out / RESUME, layout.is_main)
         self._epochs = Epochs(self._data.train.lengths, config.batch_tokens, config.seed)
         self._judged = first_segments(self._data.held_out, config.held_out_tokens)

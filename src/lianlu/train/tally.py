@@ -80,7 +80,7 @@ class Tally(BaseModel):
             self.targets += sum(int(piece.mask.sum()) for piece in outcome.pieces)
         return self.part
 
-    def require_mostly_right(self, data: Path, ledger: Path) -> None:
+    def require_mostly_right(self, data: str, ledger: Path) -> None:
         """Raises: DataError if more than half of the records are wrong, with the main reasons."""
         if 2 * self.wrong <= self.records:
             return
@@ -88,7 +88,7 @@ class Tally(BaseModel):
         hint = f'read as {found}: if it is something else, name it, for example format="pairs"; {ledger} lists the records'
         raise DataError(f"{self.wrong:,} of {self.records:,} records of {data} are wrong: {self.reasons()}", hint=hint)
 
-    def require(self, what: str, count: int, data: Path) -> None:
+    def require(self, what: str, count: int, data: str) -> None:
         """Raises: DataError if there are no examples for `what`, with the reasons."""
         if count:
             return

@@ -39,10 +39,15 @@ BAD = st.sampled_from([*NO_JSON, *NO_OBJECT, *HALF, *NO_TEXT])
 @pytest.fixture
 def opened(checkpoint: Path, tokenizer: Tokenizer) -> Open:
     def open_it(
-        data: Path, out: Path, held_out: float = 0.25, max_length: int = 60, is_main: bool = True, **changes: Any
+        data: Path | tuple[Path, ...],
+        out: Path,
+        held_out: float = 0.25,
+        max_length: int = 60,
+        is_main: bool = True,
+        **changes: Any,
     ) -> SftData:
         way = Way(str(checkpoint), max_length, changes.get("cut", True))
-        wanted = Wanted(data, changes.get("format", "auto"), held_out, way)
+        wanted = Wanted(data if isinstance(data, tuple) else (data,), changes.get("format", "auto"), held_out, way)
         return open_data(wanted, tokenizer, out, out / ".resume", is_main)
 
     return open_it
@@ -269,3 +274,19 @@ def test_the_parts_of_one_long_text_stay_together(opened: Open, tmp_path: Path, 
     assert {name.split(",")[0] for name in names(found.held_out)} == {"a.txt", "c.txt"}
     assert {name.split(",")[0] for name in names(found.train)} == {"b.txt"}
     assert len(found.train) > 1
+
+
+def test_several_places_are_one_after_the_other(tmp_path: Path, opened: Open) -> None:
+    pairs, alpaca = tmp_path / "pairs.jsonl", tmp_path / "alpaca.json"
+    pairs.write_text("".join(json.dumps({"question": f"who {n}?", "answer": f"the cat {n}"}) + "\n" for n in range(8)))
+    alpaca.write_text(json.dumps([{"instruction": f"name {n}", "output": f"a dog {n}"} for n in range(8)]))
+    data = opened((pairs, alpaca), tmp_path / "out")
+    together = names(data.train) + names(data.held_out)
+    assert len(together) == 16
+    assert (
+        sum(name.startswith("pairs.jsonl:") for name in together)
+        == sum(name.startswith("alpaca.json[") for name in together)
+        == 8
+    )
+    with pytest.raises(DataError, match="there is no"):
+        opened((pairs, tmp_path / "absent.jsonl"), tmp_path / "other")
