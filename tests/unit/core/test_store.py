@@ -174,3 +174,36 @@ def test_files_below_is_sorted_and_without_hidden(tmp_path: Path) -> None:
     for name in ("b/2", "b/1", "a", ".git/x", "b/.y"):
         write_text(tmp_path / name, "")
     assert [str(p.relative_to(tmp_path)) for p in files_below(tmp_path)] == ["a", "b/1", "b/2"]
+
+
+def test_unfinished_work_is_found_by_step_and_by_id(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    first, second = store.work("sft-aaa", "tune"), store.work("sft-bbb", "other")
+    os.utime(first, (1, 1))
+    assert store.unfinished() == (first, second)
+    assert store.unfinished("@tune") == (first,)
+    assert store.unfinished("sft-b") == (second,)
+    assert store.unfinished("@sft") == ()
+    assert store.unfinished("@older") == ()
+    older = store.work("sft-ccc")
+    assert store.unfinished("@sft") == (older,)
+
+
+def test_the_name_of_the_step_does_not_stay_in_the_artifact(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    folder = store.work("sft-aaa", "tune")
+    fields = {
+        "id": "sft-aaa", "kind": "adapter", "stage": "sft", "stage_version": 1, "step": "tune", "key": "k", "config": {},
+        "inputs": [], "lianlu": "0", "git": "", "device": "", "started": "", "seconds": 1.0, "peak_memory_bytes": 1,
+    }  # fmt: skip
+    artifact = store.publish(Output(folder), fields)
+    assert list(artifact.path.iterdir()) == [artifact.path / "manifest.json"]
+    assert store.unfinished() == ()
+
+
+def test_whether_somebody_is_at_work(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert not store.is_locked("sft-aaa")
+    with store.lock("sft-aaa"):
+        assert store.is_locked("sft-aaa")
+    assert not store.is_locked("sft-aaa")
