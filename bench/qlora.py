@@ -117,10 +117,8 @@ def main() -> None:
     model = make(shape, config, layout)
     record: dict[str, Any] = {"made_s": time.monotonic() - started, "made_bytes": resident_bytes()}
     record["making_peak_bytes"] = machine.peak_memory_bytes()
-    print(
-        f"{num_parameters(shape) / 1e9:.2f} B parameters in {record['made_s']:.0f} s: {record['made_bytes'] / 1e9:.2f} GB",
-        flush=True,
-    )
+    sizes = f"{record['made_bytes'] / 1e9:.2f} GB, {record['making_peak_bytes'] / 1e9:.2f} GB on the way"
+    print(f"{num_parameters(shape) / 1e9:.2f} B parameters made in {record['made_s']:.0f} s: {sizes}", flush=True)
     optimizer = build_optimizer(model, config.optim)
     losses, seconds, peaks = [], [], []
     for number in range(options.steps):

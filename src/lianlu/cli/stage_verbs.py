@@ -15,7 +15,7 @@ SUMMARIES = {
     "shard": "Documents to token shards with document boundaries.",
     "chat-data": "Questions and answers from docstrings, as conversations.",
     "pretrain": "Train a model from scratch on token shards.",
-    "sft": "Fine-tune a model on conversations (LoRA or full).",
+    "sft": "Fine-tune a model on conversations or texts (LoRA, QLoRA or full).",
     "merge": "Merge an adapter into the weights of its model.",
     "quantize": "Int8 weights, with a quality card.",
     "eval": "Score a model on tasks, with confidence intervals.",

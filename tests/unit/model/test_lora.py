@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from lianlu.core.errors import ConfigError, DataError
@@ -156,6 +158,31 @@ def test_wqkv_adapter_moves_to_the_llama_form(tmp_path: Path, kind: str) -> None
     back = nano()
     load_adapter(back, tmp_path / "adapter")
     torch.testing.assert_close(logits(back), logits(model), rtol=1e-5, atol=1e-5)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    family=st.sampled_from(["internlm2", "llama", "qwen2"]),
+    chosen=st.sets(st.integers(0, 6), min_size=1),
+    rank=st.integers(1, 5),
+    kind=st.sampled_from(sorted(KINDS)),
+    seed=st.integers(0, 99),
+)
+def test_whatever_is_adapted_survives_files_merging_and_loading(
+    tmp_path_factory: pytest.TempPathFactory, family: str, chosen: set[int], rank: int, kind: str, seed: int
+) -> None:
+    folder = tmp_path_factory.mktemp("adapter")
+    model = nano(architecture=family, attention_bias=family == "qwen2")
+    target = tuple(LLAMA_NAMES[index] for index in sorted(chosen))
+    add_lora(model, LoraSpec(rank=rank, alpha=2 * rank, target=target, **KINDS[kind]), seed)
+    stirred(model, seed)
+    before = logits(model)
+    save_adapter(model, folder, "base")
+    loaded = nano(architecture=family, attention_bias=family == "qwen2")
+    load_adapter(loaded, folder)
+    torch.testing.assert_close(logits(loaded), before, rtol=1e-6, atol=1e-6)
+    merge_adapter(loaded)
+    torch.testing.assert_close(logits(loaded), before, rtol=1e-4, atol=2e-5)
 
 
 def test_rslora_multiplies_by_the_root_of_the_rank() -> None:
