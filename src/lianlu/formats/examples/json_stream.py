@@ -24,6 +24,7 @@ MAX_CHARS = jsonl.MAX_LINE_BYTES
 _READ_BYTES = 1 << 20
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|["{}\[\],\n]', re.DOTALL)
 _BETWEEN = re.compile(r"[\s,]*")
+_OF_NUMBERS = "0123456789.eE+-"
 _DECODER = json.JSONDecoder()
 
 
@@ -89,9 +90,11 @@ class _Window:
     def _end(self) -> int | None:
         """Where the element ends in the text so far."""
         try:
-            return _DECODER.raw_decode(self.text, self.at)[1]
+            end = _DECODER.raw_decode(self.text, self.at)[1]
         except (ValueError, RecursionError):
             return _balanced(self.text, self.at)
+        is_cut = self.text[end : end + 1] in _OF_NUMBERS  # 0 of 0.5, where the text so far ends with 0.
+        return _balanced(self.text, self.at) if is_cut and end < len(self.text) else end
 
     def _more(self) -> bool:
         """Read on, twice as much each time an element is not whole; False at the end of the file."""

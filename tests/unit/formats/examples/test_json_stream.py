@@ -116,3 +116,13 @@ def test_memory_does_not_grow_with_the_array(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert path.stat().st_size > 20e6
     assert peak < 8e6
+
+
+@pytest.mark.parametrize("number", ["0.0", "-1.5e-3", "1E5", "12345678901234567890", "-0"])
+@pytest.mark.parametrize("piece", range(1, 12))
+def test_numbers_are_not_taken_for_whole_where_the_reading_pauses(
+    tmp_path: Path, number: str, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_stream, "_READ_BYTES", piece)
+    found = elements(tmp_path / "a.json", f"[{number}, {number}]")
+    assert [raw.data for raw in found] == [number, number]
