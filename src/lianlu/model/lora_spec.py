@@ -14,7 +14,12 @@ from lianlu.core.config import Config
 from lianlu.core.errors import DataError
 
 ALL_LINEAR: Literal["all-linear"] = "all-linear"
-UNSUPPORTED = ("modules_to_save", "fan_in_fan_out", "lora_bias", "trainable_token_indices", "target_parameters")
+UNSUPPORTED = (
+    *("modules_to_save", "fan_in_fan_out", "lora_bias", "trainable_token_indices", "target_parameters", "layer_replication"),
+    *("alora_invocation_tokens", "use_qalora", "use_bdlora", "arrow_config", "kasa_config", "monteclora_config"),
+)
+# ways to begin that change the weights below the adapter, so that it fits the changed ones only
+MOVED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 RETRAIN = "train the adapter without it, or merge it with PEFT and load the merged model"
 
 
@@ -76,6 +81,10 @@ def read_peft(table: Mapping[str, Any], file: Path) -> PeftConfig:
         used.append("bias")
     if used:
         raise DataError(f"{file}: {used[0]} = {table[used[0]]!r} is not supported", hint=RETRAIN)
+    start = str(table.get("init_lora_weights"))
+    if start.startswith(MOVED_BASE):
+        hint = "save it with PEFT's path_initial_model_for_weight_conversion, which makes it a plain adapter"
+        raise DataError(f"{file}: the adapter began by {start}, which changed the weights it belongs to", hint=hint)
     alpha, pattern = table.get("lora_alpha"), table.get("alpha_pattern") or {}
     if not isinstance(alpha, int | float) or not isinstance(pattern, dict):
         raise DataError(f"{file} has no usable lora_alpha", hint="the file is damaged: save the adapter again")

@@ -322,6 +322,8 @@ def test_wrong_magnitudes_are_named(tmp_path: Path, magnitude: torch.Tensor | No
         ({"bias": "all"}, "bias"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"lora_alpha": None}, "lora_alpha"),
+        ({"alora_invocation_tokens": [1, 2]}, "alora_invocation_tokens"),
+        ({"init_lora_weights": "pissa_niter_4"}, "pissa_niter_4"),
     ],
 )
 def test_other_kinds_of_adapters_are_refused(adapter: Path, fields: dict[str, object], words: str) -> None:
