@@ -1,8 +1,9 @@
 """Cases that need several processes: functions `case_...` of some files, run one after another by each of a few processes.
 
-As a script (`python spawn.py FOLDER RANK SIZE FILE...`) it is one of the processes: it joins the others over gloo and a file
-store, runs every case of the files with a `World`, and writes what became of them to FOLDER/RANK.json. `run_cases` starts
-the processes and reads that. A case that fails on one process leaves the others waiting, so the first failure ends the run.
+As a script (`python spawn.py FOLDER SIZE FILE...`) it imports what all need and forks into the processes, so that importing
+costs once. Each joins the others over gloo and a file store, runs every case of the files with a `World`, and writes what became
+of them to FOLDER/RANK.json. `run_cases` starts the script and reads that. A case that fails on one process leaves the others
+waiting, so the first failure ends the run.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import traceback
@@ -21,7 +23,8 @@ from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 
-TIMEOUT_S = 60
+# far above what any file of cases needs: a busy machine is no failure, a deadlock is
+TIMEOUT_S = 240
 
 
 @dataclass(frozen=True)
@@ -50,29 +53,23 @@ def case_names(files: Sequence[Path]) -> list[str]:
 
 def run_cases(files: Sequence[Path], size: int, folder: Path) -> dict[str, str]:
     """What became of every case: empty if it passed on all processes, else what went wrong and where."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
-    running = []
-    for rank in range(size):
-        command = [sys.executable, __file__, str(folder), str(rank), str(size), *map(str, files)]
-        own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        running.append(subprocess.Popen(command, env={**environment, **own}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
-    said = [_end_of(process) for process in running]
+    command = [sys.executable, __file__, str(folder), str(size), *map(str, files)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # a group of processes of its own, so that all of them can be ended
+    started = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        said = started.communicate(timeout=TIMEOUT_S)[0].decode(errors="replace")
+    except subprocess.TimeoutExpired:
+        os.killpg(started.pid, signal.SIGKILL)
+        said = started.communicate()[0].decode(errors="replace") + f"\nkilled after {TIMEOUT_S} s"
     results = dict.fromkeys(case_names(files), "")
     for rank in range(size):
         path = folder / f"{rank}.json"
         own_results = json.loads(path.read_text()) if path.exists() else {}
         for name in results:
-            wrong = own_results.get(name, f"not run; the process said: {said[rank][-2000:]}")
+            wrong = own_results.get(name, f"not run; the processes said: {said[-2000:]}")
             results[name] += f"\nrank {rank}: {wrong}" if wrong else ""
     return results
-
-
-def _end_of(process: subprocess.Popen[bytes]) -> str:
-    try:
-        return process.communicate(timeout=TIMEOUT_S)[0].decode(errors="replace")
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.communicate()[0].decode(errors="replace") + f"\nkilled after {TIMEOUT_S} s"
 
 
 def _load(file: Path) -> ModuleType:
@@ -85,30 +82,54 @@ def _load(file: Path) -> ModuleType:
     return module
 
 
-def main(folder: Path, rank: int, size: int, files: Sequence[Path]) -> None:
-    """One of the processes."""
+def main(folder: Path, size: int, files: Sequence[Path]) -> None:
+    """Import, fork, and wait for all."""
     import torch
-    import torch.distributed as dist
 
     torch.set_num_threads(1)
     sys.path.insert(0, str(Path(__file__).parent))
-    store = dist.FileStore(str(folder / "store"), size)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=TIMEOUT_S / 3))
     modules = {file.stem: _load(file) for file in files}
+    children = []
+    for rank in range(size):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                code = run(World(rank, size, folder), modules, case_names(files))
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
+
+
+def run(world: World, modules: dict[str, ModuleType], names: Sequence[str]) -> int:
+    """One of the processes; returns its exit code."""
+    import torch.distributed as dist
+
+    places = {"RANK": world.rank, "LOCAL_RANK": world.rank, "WORLD_SIZE": world.size, "LOCAL_WORLD_SIZE": world.size}
+    os.environ.update({name: str(value) for name, value in places.items()})
+    store, timeout = dist.FileStore(str(world.folder / "store"), world.size), timedelta(seconds=TIMEOUT_S / 3)
+    dist.init_process_group("gloo", store=store, rank=world.rank, world_size=world.size, timeout=timeout)
     results: dict[str, str] = {}
-    for name in case_names(files):
+    for name in names:
         stem, _, case = name.partition(".")
         try:
-            getattr(modules[stem], case)(World(rank, size, folder))
+            getattr(modules[stem], case)(world)
             results[name] = ""
         except BaseException:
             results[name] = traceback.format_exc()
-        (folder / f"{rank}.json").write_text(json.dumps(results))
+        (world.folder / f"{world.rank}.json").write_text(json.dumps(results))
         if results[name]:
-            os._exit(1)
+            return 1
     dist.barrier()
     dist.destroy_process_group()
+    return 0
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), [Path(name) for name in sys.argv[4:]])
+    main(Path(sys.argv[1]), int(sys.argv[2]), [Path(name) for name in sys.argv[3:]])

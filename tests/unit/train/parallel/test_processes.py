@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+
+from .spawn import case_names, run_cases
 
 HERE = Path(__file__).parent
 FILES = {
@@ -16,28 +15,17 @@ FILES = {
 }
 
 
-def load_spawn() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("lianlu_spawn", HERE / "spawn.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-SPAWN = load_spawn()
-NAMES = {size: SPAWN.case_names(files) for size, files in FILES.items()}
+NAMES = {size: case_names(files) for size, files in FILES.items()}
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return dict(SPAWN.run_cases(FILES[2], 2, tmp_path_factory.mktemp("two")))
+    return run_cases(FILES[2], 2, tmp_path_factory.mktemp("two"))
 
 
 @pytest.fixture(scope="module")
 def four(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return dict(SPAWN.run_cases(FILES[4], 4, tmp_path_factory.mktemp("four")))
+    return run_cases(FILES[4], 4, tmp_path_factory.mktemp("four"))
 
 
 @pytest.mark.parametrize("name", NAMES[2])
