@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +83,13 @@ def open_data(wanted: Wanted, tokenizer: Tokenizer, out: Path, work: Path, is_ma
 
 
 def _found(wanted: Wanted) -> Found:
-    """The files of all places, one after the other."""
+    """The files of all places, one after the other; those of one name are told apart by their folder."""
     found = Found([])
     for path in wanted.data:
         there = find_sources(path, wanted.format, wanted.held_out)
+        if {source.name for source in there.sources} & {source.name for source in found.sources}:
+            above = path.name if path.is_dir() else path.parent.name
+            there.sources = [replace(source, name=f"{above}/{source.name}") for source in there.sources]
         found.sources.extend(there.sources)
         found.left_out.update(there.left_out)
     return found

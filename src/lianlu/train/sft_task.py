@@ -36,6 +36,7 @@ from lianlu.train.rendering import Way
 from lianlu.train.schedule import rate
 from lianlu.train.sft import FullTune, LoraTune, QLoraTune, SftConfig
 from lianlu.train.sft_data import Wanted, open_data
+from lianlu.train.stream import HELD_OUT_KEY
 
 PROMPT_TOKENS = 32
 
@@ -52,7 +53,7 @@ class SftTask:
         wanted = Wanted(tuple(map(Path, config.places)), config.format, config.held_out, way)
         self._data = open_data(wanted, self.tokenizer, out, out / RESUME, layout.is_main)
         self._epochs = Epochs(self._data.train.lengths, config.batch_tokens, config.seed)
-        self._judged = first_segments(self._data.held_out, config.held_out_tokens)
+        self._judged = judged_segments(self._data.held_out, config.held_out_tokens)
         self.num_steps = config.steps or self._epochs.steps_of(config.epochs)
 
     def prepare(self, model: Decoder, step: int) -> None:
@@ -104,7 +105,7 @@ class SftTask:
         before, after = curve.first("held_out_loss"), curve.last("held_out_loss")
         return {
             "parameters": num_parameters(model.config),
-            "trained_parameters": sum(p.numel() for p in trainable(model).values()),
+            "trained_parameters": self._num_trained(model),
             "steps": self.num_steps,
             **self._data.figures(),
             "loss_start": curve.first("loss"),
@@ -116,16 +117,23 @@ class SftTask:
             "tokens_per_s": tokens_per_s(out.logs / "metrics.jsonl"),
         }
 
+    def _num_trained(self, model: Decoder) -> int:
+        """Of the whole model, of which a process of a pipeline has only some layers."""
+        if isinstance(self._config.tune, FullTune):
+            return num_parameters(model.config)
+        return sum(parameter.numel() for parameter in trainable(model).values())
+
 
 def segment(examples: ExampleFile, index: int) -> Segment:
     """One example as inputs and targets."""
     return replace(answer_segment(examples.ids(index), examples.mask(index)), source=index)
 
 
-def first_segments(examples: ExampleFile, max_tokens: int) -> list[Segment]:
-    """Examples from the front that hold at most `max_tokens` together, and always one."""
-    count = int(np.searchsorted(np.cumsum(examples.lengths, dtype=np.int64), max_tokens, side="right"))
-    return [segment(examples, index) for index in range(max(count, 1))]
+def judged_segments(examples: ExampleFile, max_tokens: int) -> list[Segment]:
+    """Examples that hold at most `max_tokens` together, and always one; spread over all of them, always the same ones."""
+    order = np.random.Generator(np.random.Philox(key=HELD_OUT_KEY)).permutation(len(examples))
+    count = int(np.searchsorted(np.cumsum(examples.lengths[order], dtype=np.int64), max_tokens, side="right"))
+    return [segment(examples, int(index)) for index in sorted(order[: max(count, 1)])]
 
 
 def _require_rows(config: SftConfig, num_ids: int, num_rows: int) -> None:

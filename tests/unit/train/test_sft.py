@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,12 +22,13 @@ from lianlu.model.lora import load_adapter
 from lianlu.model.quantized import quantize_linears
 from lianlu.model.save import save_model
 from lianlu.tokenizer.tokenizer import Tokenizer
+from lianlu.train.example_file import ExampleFile, ExampleWriter
 from lianlu.train.held_out import held_out_nats
 from lianlu.train.loop import Step
 from lianlu.train.packing import answer_segment
 from lianlu.train.parallel.layout import Layout
 from lianlu.train.sft import FullTune, LoraTune, SftConfig, estimate, run
-from lianlu.train.sft_task import SftTask
+from lianlu.train.sft_task import SftTask, judged_segments
 
 MakeConfig = Callable[..., SftConfig]
 MakeOutput = Callable[[str], Output]
@@ -154,6 +156,19 @@ def test_wrong_records_are_listed_and_the_rendered_ones_removed(
     assert out.figures["rejected"] == {"not JSON": 1}
     assert (out.figures["examples"], out.figures["held_out_examples"]) == (28, 2)
     assert not (out.path / ".resume" / "examples").exists()
+
+
+def test_what_is_judged_is_spread_over_all_that_is_held_out(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    with ExampleWriter(tmp_path, "x", tokenizer.vocab_size, {}) as writer:
+        for number in range(200):
+            writer.add(np.full(11, number, dtype=np.uint32), np.ones(11, dtype=bool), "")
+    examples = ExampleFile(tmp_path, "x", tokenizer.vocab_size)
+    chosen = [example.source for example in judged_segments(examples, 409)]
+    assert len(chosen) == 40
+    assert chosen == sorted(set(chosen)) == [example.source for example in judged_segments(examples, 400)]
+    assert 70 < sum(chosen) / 40 < 130
+    assert len(judged_segments(examples, 1)) == 1
+    assert len(judged_segments(examples, 10**9)) == 200
 
 
 def test_a_spike_would_name_its_records(sft_config: MakeConfig, new_task: NewTask) -> None:

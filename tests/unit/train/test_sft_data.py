@@ -290,3 +290,11 @@ def test_several_places_are_one_after_the_other(tmp_path: Path, opened: Open) ->
     )
     with pytest.raises(DataError, match="there is no"):
         opened((pairs, tmp_path / "absent.jsonl"), tmp_path / "other")
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path, opened: Open) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        lines(tmp_path / name / "train.jsonl", [good(number) for number in range(3)])
+    data = opened((tmp_path / "one" / "train.jsonl", tmp_path / "two" / "train.jsonl"), tmp_path / "out")
+    assert names(data.held_out) == ["train.jsonl:1", "two/train.jsonl:2"]
