@@ -28,7 +28,7 @@ FOREVER = timedelta(days=3650)
 
 
 def join(device: torch.device) -> None:
-    """Form the process group, unless there is one. Raises: ConfigError for too few GPUs, or if the launcher left something out."""
+    """Form the process group, unless there is one. Raises: ConfigError for too few GPUs, or for what the launcher left out."""
     if dist.is_initialized():
         return
     backend = "gloo"
