@@ -162,5 +162,5 @@ def run(config: PretrainConfig, out: Output) -> None:
     save_whole(model, out.path, layout.is_main)
     if layout.is_main:
         tokenizer.save(out.path)
-        out.figures.update(task.figures(model, out))
+        out.figures = {**task.figures(model, out), **out.figures}
         finish(out.path / RESUME, out.figures)

@@ -182,6 +182,6 @@ def run(config: SftConfig, out: Output) -> None:
     save_result(model, config, out.path, layout)
     if layout.is_main:
         task.tokenizer.save(out.path)
-        out.figures.update(task.figures(model, out))
+        out.figures = {**task.figures(model, out), **out.figures}
         finish(out.path / RESUME, out.figures)
         drop_data(out.path / RESUME)
