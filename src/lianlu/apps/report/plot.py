@@ -72,12 +72,12 @@ class _Canvas:
 def plot(curve: Points, letters: Mapping[str, Points], width: int = 72, height: int = 12) -> list[str]:
     """Lines of at most `width` characters: a curve, and points shown as letters, over axes with their values.
 
-    Values that are no numbers are left out; a letter outside of the range of the curve is moved to its edge.
+    Values of the curve that are no numbers are left out, letters without one lie at the top.
     """
     curve = [point for point in curve if all(map(math.isfinite, point))]
     shown = {letter: [p for p in points if math.isfinite(p[0])] for letter, points in letters.items()}
     steps = [x for points in (curve, *shown.values()) for x, _ in points]
-    values = [y for _, y in curve] or [y for points in shown.values() for _, y in points if math.isfinite(y)]
+    values = [y for points in (curve, *shown.values()) for _, y in points if math.isfinite(y)]
     if not steps or not values:
         return []
     x_range, y_range = Range.of(steps), Range.of(values)

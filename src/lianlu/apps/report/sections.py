@@ -59,7 +59,7 @@ def _loss_chart(artifact: Artifact, training: Training) -> tuple[str, str, str]:
     }
     rate, phases = artifact.manifest.figures.get("tokens_per_s"), phase_starts(artifact.manifest.config, training)
     notes = [f"{rate:,.0f} tokens/s"] if isinstance(rate, int | float) else []
-    notes += [f"{len(spikes)} spikes: steps {', '.join(f'{step:.0f}' for step, _ in spikes[:8])}"] if spikes else []
+    notes += [f"spikes left out of the curve: steps {', '.join(f'{step:.0f}' for step, _ in spikes[:8])}"] if spikes else []
     notes += [f"phases begin at steps {', '.join(map(str, phases))}"] if phases else []
     edges = {f"phase {number}": float(step) for number, step in enumerate(phases, 2)}
     edges.update({f"spike {step:.0f}": step for step, _ in spikes[:8]})

@@ -109,7 +109,8 @@ def curve_lines(training: Training, metric: str = "", width: int = 80) -> list[s
                 letters["o"] = training.series(other)
                 legend.append(f"o {other}")
         if spikes:
-            letters["x"] = spikes
+            # at the top: where they lie would squeeze the curve
+            letters["x"] = [(step, math.nan) for step, _ in spikes]
             legend.append(f"x spikes ({len(spikes)})")
     drawn = plot(smoothed(points, parts) if len(points) > 2 else points, letters, width)
     return [f"{'   '.join(legend)}", *drawn, _ends(name, points)] if drawn else []

@@ -39,9 +39,10 @@ def test_a_falling_line_goes_from_corner_to_corner() -> None:
 
 
 def test_letters_lie_over_the_curve() -> None:
-    lines = plot([(0, 0), (10, 10)], {"o": [(10, 5)], "x": [(5, 99), (0, math.nan)]}, width=50, height=5)
-    assert lines[2].endswith("o")
+    lines = plot([(0, 0), (10, 10)], {"o": [(10, 5), (5, 20)], "x": [(5, math.inf), (0, math.nan)]}, width=50, height=5)
     assert lines[0].count("x") == 2
+    assert lines[0].startswith("      20 |")
+    assert lines[3].endswith("o")
 
 
 def test_a_single_value_and_none_at_all() -> None:
