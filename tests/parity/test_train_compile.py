@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -59,15 +60,47 @@ def test_compiled_blocks_give_the_loss_and_the_gradients_of_plain_ones() -> None
     assert_close(computed(lora(), {"compile": True, "checkpointing": "full"}), computed(lora(), {}))
 
 
-def test_blocks_with_dora_over_nf4_are_compiled_once_for_all_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What is traced, guarded and kept for the backward pass is the same, only not fused."""
     compile_it = torch.compile
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     recompute._compiled.cache_clear()
     monkeypatch.setattr(torch, "compile", lambda function, options: compile_it(function, backend="aot_eager"))
+    yield
+    recompute._compiled.cache_clear()
+    torch._functorch.config.ban_recompute_materialized_backward = True
+
+
+@pytest.mark.usefixtures("traced")
+def test_blocks_with_dora_over_nf4_are_compiled_once_for_all_lengths() -> None:
     assert_close(computed(nf4_dora(), {"compile": True}), computed(nf4_dora(), {}))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 5
-    recompute._compiled.cache_clear()
+
+
+@pytest.mark.usefixtures("traced")
+def test_selective_lets_the_compiler_keep_less() -> None:
+    def kept_bytes(checkpointing: str) -> int:
+        torch._dynamo.reset()
+        model = full()
+        prepare_blocks(model, validate(TrainConfig, {"compile": True, "checkpointing": checkpointing}))
+        sizes: dict[int, int] = {}
+        held = []
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            held.append(tensor)
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        batch = pack([Segment(np.arange(40), np.arange(40))])
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            packed_loss(model, batch)
+        return sum(sizes.values())
+
+    # at least the output of a norm and the feed-forward's activations, of each block
+    activations = 40 * (CONFIG.hidden_size + CONFIG.intermediate_size) * 4 * CONFIG.num_hidden_layers
+    assert kept_bytes("none") - kept_bytes("selective") >= activations
 
 
 def assert_close(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:

@@ -13,8 +13,8 @@ Both replace `forward` on each block of one model: names of parameters, the clas
 they were, so that states, adapters and sharding know nothing of it. It goes on the finished model: after adapters were
 added, before it is sharded.
 
-Limits: `selective` widens int8 weights again for a product it kept (those in NF4 it does not). A compiled block chooses by
-itself what to keep, by the same rule as `selective`, so the two together are the compiled block alone.
+Limits: `selective` widens int8 weights again for a product it kept (those in NF4 it does not). In a compiled block it is the
+compiler that chooses what to compute again; what attention and the products around it read is kept besides.
 """
 
 from __future__ import annotations
@@ -69,9 +69,10 @@ def prepare_blocks(model: Decoder, config: TrainConfig) -> None:
 
     Raises: MissingExtraError if blocks are to be compiled and nothing is there to compile them with.
     """
+    selective = config.checkpointing == "selective"
     if config.compile:
-        compile_blocks(model)
-    if not (config.compile and config.checkpointing == "selective"):
+        compile_blocks(model, selective)
+    if not (config.compile and selective):
         apply_recompute(model, config.checkpointing)
 
 
@@ -90,12 +91,14 @@ def apply_recompute(model: Decoder, kind: Kind) -> None:
         _replace_forward(block, partial(run, block.forward))
 
 
-def compile_blocks(model: Decoder) -> None:
+def compile_blocks(model: Decoder, selective: bool = False) -> None:
     """Compile the code of the blocks, in place; it happens at the first step.
 
+    `selective`: compute norms and activations again in the backward pass, where the compiler would keep what products read.
     Raises: MissingExtraError if nothing is there to compile with.
     """
     require_compiler(pick_device())
+    torch._functorch.config.ban_recompute_materialized_backward = not selective
     # the number of a layer is a number like another, not a reason to compile its block once more
     torch._dynamo.config.allow_unspec_int_on_nn_module = True
     for block in _blocks(model):

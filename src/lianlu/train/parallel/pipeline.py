@@ -70,6 +70,8 @@ class Elsewhere(nn.Module):
     def __init__(self, stage: Pipeline) -> None:
         super().__init__()
         self.stage = stage
+        # who writes a model asks its norm for the number type
+        self.weight = torch.empty(0)
 
     def forward(self, x_TD: Tensor, *_: Any) -> Tensor:
         """`x_TD` itself."""
@@ -102,7 +104,8 @@ class Pipeline:
         """Leave in the model only what this stage holds, in place. Raises: ConfigError for one that cannot be divided so."""
         hint = 'set parallel.pipeline = 1: sharding = "full" divides what the processes hold'
         if model.lm_head is None:
-            raise ConfigError("a model whose output layer is the embedding cannot be divided into stages", hint=hint)
+            message = "a model whose output layer is the embedding cannot be divided into stages"
+            raise ConfigError(message, hint=f"{hint}; a new model may have tie_word_embeddings = false")
         if any(isinstance(module, LoraLinear) for module in model.modules()):
             raise ConfigError("adapters cannot be trained in pipeline stages", hint=hint)
         own = layers_of_stages(model.config, self.count)[self.number]

@@ -13,6 +13,7 @@ from lianlu.core.config import validate
 from lianlu.core.errors import ConfigError
 from lianlu.model.config import ModelConfig
 from lianlu.model.decoder import Decoder, empty_model, new_weights
+from lianlu.model.load import load_model
 from lianlu.model.lora import LoraSpec, add_lora
 from lianlu.train.audit import audit_step
 from lianlu.train.checkpoint.keep import Checkpoints
@@ -21,7 +22,7 @@ from lianlu.train.config import CheckpointConfig, TrainConfig
 from lianlu.train.held_out import held_out_nats
 from lianlu.train.optim.build import build_optimizer, scale_gradients
 from lianlu.train.packing import pack, packed_loss
-from lianlu.train.parallel.gather import gathered
+from lianlu.train.parallel.gather import gathered, save_whole
 from lianlu.train.parallel.layout import Layout
 
 CONFIG = ModelConfig(**{**tiny.SHAPE, "num_hidden_layers": 5, "norm_head": True})
@@ -95,6 +96,11 @@ def case_clipped_steps_lead_to_the_same_weights_which_come_back_by_name(world: A
     back = dict(gathered(model))
     assert list(back) == list(weights)
     tiny.same(back, weights, 1e-6)
+    save_whole(model, world.folder / "saved", at.is_main)
+    at.wait()
+    saved = load_model(world.folder / "saved")
+    # what is written under norm_head is the normalised output layer
+    tiny.same(saved.state_dict(), {**back, "lm_head.weight": saved.head_weight().detach()}, 1e-6)
 
 
 def case_bfloat16_products_are_those_of_one_process(world: Any) -> None:
