@@ -14,7 +14,7 @@ SUMMARIES = {
     "tokenizer": "Train a byte-level BPE tokenizer on documents.",
     "shard": "Documents to token shards with document boundaries.",
     "chat-data": "Questions and answers from docstrings, as conversations.",
-    "pretrain": "Train a model from scratch on token shards.",
+    "pretrain": "Train a model on token shards: a new one, or on from a checkpoint.",
     "sft": "Fine-tune a model on conversations or texts (LoRA, QLoRA or full).",
     "merge": "Merge an adapter into the weights of its model.",
     "quantize": "Int8 weights, with a quality card.",
