@@ -93,8 +93,9 @@ def extremes(x_RI: Tensor, lead: int = 0) -> Tensor:
     length = x_RI.shape[1]
     blocks = num_blocks(length, lead)
     padded_RI = F.pad(x_RI, (lead, blocks * BLOCK - lead - length)) if lead or length % BLOCK else x_RI
-    low_RB, high_RB = padded_RI.view(len(x_RI), blocks, BLOCK).aminmax(dim=2)
-    return torch.stack([high_RB, low_RB.neg_()]).clamp_(min=0)
+    blocks_RBC = padded_RI.view(len(x_RI), blocks, BLOCK)
+    # two reductions: `aminmax` is not vectorised along an axis
+    return torch.stack([blocks_RBC.amax(dim=2), blocks_RBC.amin(dim=2).neg_()]).clamp_(min=0)
 
 
 def scales_of(extremes_2RB: Tensor) -> Tensor:

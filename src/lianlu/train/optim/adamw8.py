@@ -28,7 +28,7 @@ from lianlu.train.optim.adamw import State
 from lianlu.train.optim.shards import column_groups, columns, local, zeros_by_row
 
 MIN_ELEMENTS = 4096
-CPU_RUN, GPU_RUN = 1 << 17, 1 << 24
+CPU_RUN, GPU_RUN = 1 << 18, 1 << 24
 
 
 def new_state(parameter: Tensor) -> dict[str, Tensor]:
