@@ -101,5 +101,5 @@ def test_best_fit_leaves_the_least_room_at_every_item(lengths: list[int], capaci
         rooms += [room - length] if room > length else []
     bins = best_fit(lengths, capacity)
     sums = [sum(lengths[index] for index in chosen) for chosen in bins]
-    left = [max(capacity, max(lengths[index] for index in chosen)) - total for chosen, total in zip(bins, sums, strict=True)]
+    left = [max(capacity, *(lengths[index] for index in chosen)) - total for chosen, total in zip(bins, sums, strict=True)]
     assert sorted(room for room in left if room) == sorted(rooms)

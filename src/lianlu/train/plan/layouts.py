@@ -2,7 +2,8 @@
 
 For every kind of GPU the smallest number (1, 2, 4, ... 64) is looked for on which the run fits, over sharding none, gradient
 and full, checkpointing none, selective and full, and tensor parallel sizes within a node; of the layouts that fit on that
-number the fastest is shown, of equals the one that does least. `fits` leaves room for the driver's context and for what the allocator cannot use.
+number the fastest is shown, of equals the one that does least. `fits` leaves room for the driver's context and for what the
+allocator cannot use.
 """
 
 from __future__ import annotations

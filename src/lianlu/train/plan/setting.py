@@ -30,7 +30,7 @@ PIECES = {
 
 @dataclass(frozen=True)
 class Adapter:
-    """Low-rank updates over frozen weights; `quantised` holds the weights of the blocks in NF4, `magnitudes` makes them DoRA's."""
+    """Low-rank updates over frozen weights; `quantised`: the weights of the blocks are NF4; `magnitudes`: DoRA's are there."""
 
     rank: int
     target: str | Sequence[str] = ALL_LINEAR
