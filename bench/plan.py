@@ -61,6 +61,7 @@ def pretrain(changes: dict[str, Any], folder: Path) -> dict[str, Any]:
     from lianlu.train.parallel.layout import Layout
     from lianlu.train.plan.forecast import planned_bytes
     from lianlu.train.pretrain import PretrainConfig, planned_work
+    from lianlu.train.recompute import prepare_blocks
 
     class Random:
         num_steps = STEPS
@@ -94,7 +95,9 @@ def pretrain(changes: dict[str, Any], folder: Path) -> dict[str, Any]:
     shape = config.model.as_model(VOCABULARY, ROW)
     out = Output(folder)
     out.figures["planned_memory_bytes"] = planned_bytes(shape, planned_work(config), config, 1, False)
-    Loop(build_model(shape, 0), Random(), config, out, Layout(config)).run("pretrain")
+    model = build_model(shape, 0)
+    prepare_blocks(model, config)
+    Loop(model, Random(), config, out, Layout(config)).run("pretrain")
     return out.figures
 
 
@@ -147,7 +150,7 @@ def main() -> None:
     found: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))["cases"] if RESULTS.exists() else {}
     for name in options.cases or CASES:
         command = [sys.executable, __file__, name, "--here"]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             print(f"{name}: failed\n{done.stderr[-2000:]}", flush=True)
             continue

@@ -16,7 +16,7 @@ leaves room for what the driver and the allocator take besides.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lianlu.train.plan.activations import adapter_copies, all_of_block, kept_by_block, last_tensors, outer_tensors
 from lianlu.train.plan.setting import Setting, Weights, weights
@@ -79,10 +79,15 @@ def memory(setting: Setting) -> Memory:
     parts = tuple(part for part in (*lasting, *passing) if any(part.at))
     if setting.gpu:
         return Memory((*parts, _always("runtime", "workspaces of the libraries", GPU_RUNTIME_BYTES)))
-    used = Memory(passing)
-    made_of = "Python, PyTorch, what the allocator holds back"
-    a, b, c, d, e = (RUNTIME_BYTES + SLACK * used.at(moment) for moment in range(len(MOMENTS)))
-    return Memory((*parts, Class("runtime", made_of, (a, b, c, d, e))))
+    held = SLACK * (Memory(passing).peak_bytes + _if_all_were_kept(setting)) / 2
+    return Memory((*parts, _always("runtime", "Python, PyTorch, what the allocator holds back", RUNTIME_BYTES + held)))
+
+
+def _if_all_were_kept(setting: Setting) -> int:
+    """The most that comes and goes in a step without activation checkpointing: what is made again leaves pieces as well."""
+    kept = replace(setting, checkpointing="none")
+    need = _Need(kept, weights(setting.model, setting.adapter))
+    return Memory((need.copies(), need.gradients(), need.activations(), need.logits(), need.working())).peak_bytes
 
 
 def _always(name: str, made_of: str, size: float) -> Class:
