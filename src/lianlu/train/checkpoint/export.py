@@ -160,7 +160,7 @@ def _write_state(resume: Path, state: State, folder: Path, wish: Wish) -> str:
     adapted = _adapted_model(config, record, state)
     if wish.merge:
         _merge(adapted, record.base, tokenizer, folder, wish)
-        return f"{said}: a model, the adapter merged"
+        return f"{said}: a model, {_merged(record.quant)}"
     _save_adapter(adapted, record.base, tokenizer, folder, wish)
     return f"{said}: an adapter of {record.base}"
 
@@ -208,9 +208,16 @@ def _export_adapter(run: Path, folder: Path, wish: Wish, store: Store) -> str:
     load_adapter(model, run)
     if wish.merge:
         _merge(model, base, Tokenizer.load(run), folder, wish)
-        return f"{run.name}: a model, the adapter merged"
+        return f"{run.name}: a model, {_merged(quant)}"
     _save_adapter(model, base, Tokenizer.load(run), folder, wish)
     return f"{run.name}: an adapter of {base}"
+
+
+def _merged(quant: str | None) -> str:
+    """What a merge did; an adapter that knew rounded weights meets others in the original ones."""
+    if quant is None:
+        return "the adapter merged"
+    return f"the adapter merged into the original weights, though it was trained on {quant} (`lianlu merge` takes either)"
 
 
 def _base_of(run: Path, store: Store) -> str:
