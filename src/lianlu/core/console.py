@@ -25,6 +25,7 @@ from lianlu.core import processes
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 PLAIN_INTERVAL_S = 5.0
+DAY_S, YEAR_S = 86_400, 31_557_600
 
 
 def hush() -> None:
@@ -104,9 +105,11 @@ def format_bytes(count: float) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """A duration for people: 0.4 s, 12 s, 3:05, 1:02:03."""
+    """A duration for people: 0.4 s, 12 s, 3:05, 1:02:03, 12.5 days, 4.2 years."""
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds >= 3 * DAY_S:
+        return f"{seconds / DAY_S:.1f} days" if seconds < YEAR_S else f"{seconds / YEAR_S:,.1f} years"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

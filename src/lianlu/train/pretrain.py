@@ -106,10 +106,12 @@ def estimate(config: PretrainConfig) -> Estimate:
 
 
 def planned_work(config: PretrainConfig) -> Work:
-    """What the run will do; its largest batch and its longest sequences decide the memory."""
+    """What the run will do; its largest batch and its longest sequences decide the memory, the mean of all the time."""
     timeline = config.timeline
     batch = max(phase.batch_tokens for phase in timeline.phases)
-    return Work(timeline.num_tokens, batch, sequence=timeline.longest, longest=timeline.longest)
+    lengths = (p.short_share * p.short_length + (1 - p.short_share) * p.sequence_length for p in timeline.phases)
+    usual = sum(p.num_tokens * length for p, length in zip(timeline.phases, lengths, strict=True)) / timeline.num_tokens
+    return Work(timeline.num_tokens, batch, sequence=round(usual), longest=timeline.longest)
 
 
 def planned_model(config: PretrainConfig) -> ModelConfig:

@@ -8,7 +8,19 @@ import pytest
 from lianlu.core import console
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.42, "0.4 s"), (12.4, "12 s"), (59.7, "60 s"), (185, "3:05"), (3723, "1:02:03")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.42, "0.4 s"),
+        (12.4, "12 s"),
+        (59.7, "60 s"),
+        (185, "3:05"),
+        (3723, "1:02:03"),
+        (172_800, "48:00:00"),
+        (1_080_000, "12.5 days"),
+        (141_861_182_943, "4,495.3 years"),
+    ],
+)
 def test_seconds_for_people(seconds: float, text: str) -> None:
     assert console.format_seconds(seconds) == text
 
