@@ -59,7 +59,8 @@ def varlen_attention(q_THK: Tensor, k_TGK: Tensor, v_TGK: Tensor, boundaries: Bo
 def _causal(q_SHK: Tensor, k_SGK: Tensor, v_SGK: Tensor) -> Tensor:
     """Causal attention of one sequence: each KV head is a batch entry, its queries are the heads."""
     if q_SHK.is_cpu and q_SHK.dtype == torch.bfloat16 and len(q_SHK) <= WIDENED_TOKENS:
-        return _causal(q_SHK.float(), k_SGK.float(), v_SGK.float()).to(q_SHK.dtype)
+        with torch.autocast("cpu", enabled=False):
+            return _causal(q_SHK.float(), k_SGK.float(), v_SGK.float()).to(q_SHK.dtype)
     num_tokens, num_heads, head_dim = q_SHK.shape
     shape = (num_tokens, k_SGK.shape[1], num_heads // k_SGK.shape[1], head_dim)
     q_GQSK = q_SHK.view(shape).permute(1, 2, 0, 3)

@@ -73,9 +73,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         grad_ND, grad_VD = ctx.saved_tensors
         scale = grads[0]
+        # in place: a copy of the weight's gradient is the largest tensor of a step, and nobody else has these two
         return (
-            None if grad_ND is None else grad_ND * scale.to(grad_ND.dtype),
-            None if grad_VD is None else grad_VD * scale.to(grad_VD.dtype),
+            None if grad_ND is None else grad_ND.mul_(scale.to(grad_ND.dtype)),
+            None if grad_VD is None else grad_VD.mul_(scale.to(grad_VD.dtype)),
             None,
             None,
         )

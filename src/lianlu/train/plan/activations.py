@@ -5,7 +5,7 @@ larger tensor alive); tests compare it with what PyTorch really allocates.
 
 The stream between blocks is fp32; products run in the number type of the run. Attention keeps queries, keys, the fused qkv
 (its values are a view of it), its output and a number a head and token. In bf16 on a CPU, sequences of up to 192 tokens are
-widened for attention, which leaves a key and a value for every query head instead.
+widened for attention, which leaves them and its output in fp32 instead.
 """
 
 from __future__ import annotations
@@ -109,12 +109,12 @@ def _attention(setting: Setting) -> dict[str, float]:
     model, width = setting.model, setting.width
     query, key = model.num_attention_heads * model.head_dim, model.num_key_value_heads * model.head_dim
     if _widened(setting):
-        found: dict[str, float] = {"queries, keys, values": width * 3 * query}
+        found: dict[str, float] = {"queries, keys, values": WIDE * (query + 2 * key)}
     else:
         found = {"queries, keys": width * (query + key), "qkv": width * model.qkv_size}
     # of a single sequence, the output is laid out as the next product wants it: the two are one tensor
     apart = _joined(setting) or (setting.adapter is not None and "wo" not in updates(model, setting.adapter.target))
-    found["attention output"] = width * query if apart else 0
+    found["attention output"] = WIDE * query if _widened(setting) else width * query if apart else 0
     found["attention sums"] = WIDE * model.num_attention_heads
     if model.qk_norm:
         found["head norms"] = WIDE * (model.num_attention_heads + model.num_key_value_heads)
