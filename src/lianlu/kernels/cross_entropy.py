@@ -23,6 +23,8 @@ IGNORE = -100
 # Rows of a block: few while the weight stays in the cache, so that the logits do too; more where it has to be read anew.
 CACHED_WEIGHTS = 1 << 22
 SMALL_BLOCK, LARGE_BLOCK = 128, 512
+# Rows whose logits are widened at once: few, so that they stay in the cache and their memory is used again.
+WIDE_ROWS = 32
 # Logits of a block under a frozen weight: each block then costs no pass over a gradient of the weight, so memory decides.
 FROZEN_LOGITS, ROW_STEP = 1 << 24, 32
 
@@ -87,16 +89,24 @@ _loss: Callable[..., Tensor] = _LinearCrossEntropy.apply
 
 def _block(hidden_CD: Tensor, weight_VD: Tensor, targets_C: Tensor, grad_CD: Tensor | None, grad_VD: Tensor | None) -> Tensor:
     """Summed loss of one block; writes its rows of `grad_CD` and adds to `grad_VD` where they are given."""
-    logits_CV = (hidden_CD @ weight_VD.T).float()
-    normaliser_C1 = torch.logsumexp(logits_CV, dim=1, keepdim=True)
-    total = (normaliser_C1 - logits_CV.gather(1, targets_C[:, None])).sum(dtype=torch.float64)
-    if grad_CD is None and grad_VD is None:
-        return total
-    logits_CV.sub_(normaliser_C1).exp_()
-    logits_CV.scatter_add_(1, targets_C[:, None], torch.full_like(normaliser_C1, -1.0))
-    slope_CV = logits_CV.to(hidden_CD.dtype)
+    logits_CV = hidden_CD @ weight_VD.T
+    total = torch.zeros((), dtype=torch.float64, device=hidden_CD.device)
+    for some_RV, targets_R in zip(torch.split(logits_CV, WIDE_ROWS), torch.split(targets_C, WIDE_ROWS), strict=True):
+        total += _to_slopes(some_RV, targets_R)
     if grad_CD is not None:
-        torch.mm(slope_CV, weight_VD, out=grad_CD)
+        torch.mm(logits_CV, weight_VD, out=grad_CD)
     if grad_VD is not None:
-        grad_VD += slope_CV.T @ hidden_CD
+        grad_VD += logits_CV.T @ hidden_CD
     return total
+
+
+def _to_slopes(logits_RV: Tensor, targets_R: Tensor) -> Tensor:
+    """Summed loss of a few rows, whose logits become the gradients of the loss; in fp32 whatever their dtype."""
+    wide_RV = logits_RV.float()
+    target_R1 = wide_RV.gather(1, targets_R[:, None])
+    highest_R1 = wide_RV.amax(1, keepdim=True)
+    wide_RV.sub_(highest_R1).exp_()
+    sum_R1 = wide_RV.sum(1, keepdim=True)
+    wide_RV.div_(sum_R1).scatter_add_(1, targets_R[:, None], torch.full_like(sum_R1, -1.0))
+    logits_RV.copy_(wide_RV)
+    return (sum_R1.log_() + highest_R1 - target_R1).sum(dtype=torch.float64)

@@ -35,8 +35,9 @@ GPU_RUNTIME_BYTES = 80_000_000
 WIDE = 4
 # kernels/nf4.py: weights widened at once
 NF4_SLICE = 1 << 23
-# kernels/cross_entropy.py: rows of logits that are computed at once
+# kernels/cross_entropy.py: rows of logits that are computed at once, and widened at once
 CACHED_WEIGHTS, SMALL_BLOCK, LARGE_BLOCK = 1 << 22, 128, 512
+FROZEN_LOGITS, WIDE_ROWS = 1 << 24, 32
 MOMENTS = ("loss", "output layer", "last block", "first block", "gradients")
 Bytes = tuple[float, float, float, float, float]
 
@@ -196,24 +197,28 @@ class _Need:
     def logits(self) -> Class:
         """The block of logits at work, the weight as it is used, its gradient, and the hidden states before it."""
         setting, half = self.setting, self.setting.width
-        rows = SMALL_BLOCK if self.table <= CACHED_WEIGHTS else LARGE_BLOCK
-        rows = min(rows, max(round(setting.micro_tokens * setting.target_share), 1))
-        block = rows * self.model.vocab_size / self.split
         trained = setting.adapter is None
+        rows = min(self._block_rows(frozen=not trained), max(round(setting.micro_tokens * setting.target_share), 1))
+        block = rows * self.model.vocab_size / self.split
         hidden = self.tokens * self.model.hidden_size
         used = 0.0
         if half == 2:
             narrow = not trained and (self._quantised() or not self.model.tie_word_embeddings)
             used = 2 * hidden * setting.target_share + (0 if narrow else 2 * self.table)
-        working = 2 * WIDE * block
-        if trained:
-            product = self.table * (half + WIDE if half == 2 else WIDE)
-            working = max(working, block * (WIDE + half if half == 2 else WIDE) + product)
+        widened = WIDE * min(rows, WIDE_ROWS) * self.model.vocab_size / self.split if half == 2 else 0.0
+        product = self.table * (half + WIDE if half == 2 else WIDE) if trained else 0.0
+        working = half * block + max(widened, product)
         gradient = WIDE * self.table if trained else 0.0
         scaled = half * hidden * setting.target_share + 2 * gradient
         made_of = f"{rows} rows of {self.model.vocab_size:,}" + (", gradient of the output layer" if trained else "")
         later = 0.0 if setting.accumulates else gradient
         return Class("logits", made_of, (working + used + WIDE * hidden + gradient, scaled, later, 0.0, 0.0))
+
+    def _block_rows(self, frozen: bool) -> int:
+        if self.table <= CACHED_WEIGHTS:
+            return SMALL_BLOCK
+        fitting = max(WIDE_ROWS, FROZEN_LOGITS // self.model.vocab_size // WIDE_ROWS * WIDE_ROWS)
+        return min(LARGE_BLOCK, fitting) if frozen else LARGE_BLOCK
 
     def working(self) -> Class:
         """What one block needs in the backward pass: what it did not keep, made again, and the gradients inside it."""

@@ -113,7 +113,7 @@ def test_activation_checkpointing_is_planned(checkpointing: Any, adapter: Adapte
     lengths = [256, 200, 256]
     setting = Setting(SHAPE, "bfloat16", adapter=adapter, micro_tokens=sum(lengths), sequence=256, checkpointing=checkpointing)
     measured, wanted = allocated(setting, lengths), planned(setting)
-    assert wanted["loss"] == pytest.approx(measured["loss"], rel=0.02)
+    assert wanted["loss"] == pytest.approx(measured["loss"], rel=0.03)
     assert wanted["backward"] == pytest.approx(measured["backward"], rel=0.06)
 
 
