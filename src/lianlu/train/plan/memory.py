@@ -4,7 +4,7 @@ Not everything is there at once: activations are at their fullest when the loss 
 is through. So each class is counted at five moments of a step, and the peak is the largest sum:
 
     loss          activations of all blocks, a block of logits; gradients of earlier micro-batches
-    output layer  activations of all blocks, the gradient of the output layer, once as it was made and once scaled
+    output layer  activations of all blocks, the gradient of the output layer, scaled in place
     last block    the backward pass comes to the last block: its activations made again if they were not kept, its work
     first block   the same for the first block: gradients of all the others are there, activations gone
     gradients     all gradients; the optimiser's step needs no more than this
@@ -209,10 +209,9 @@ class _Need:
         product = self.table * (half + WIDE if half == 2 else WIDE) if trained else 0.0
         working = half * block + max(widened, product)
         gradient = WIDE * self.table if trained else 0.0
-        scaled = half * hidden * setting.target_share + 2 * gradient
         made_of = f"{rows} rows of {self.model.vocab_size:,}" + (", gradient of the output layer" if trained else "")
         later = 0.0 if setting.accumulates else gradient
-        return Class("logits", made_of, (working + used + WIDE * hidden + gradient, scaled, later, 0.0, 0.0))
+        return Class("logits", made_of, (working + used + WIDE * hidden + gradient, gradient, later, 0.0, 0.0))
 
     def _block_rows(self, frozen: bool) -> int:
         if self.table <= CACHED_WEIGHTS:

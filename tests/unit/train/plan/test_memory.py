@@ -19,7 +19,8 @@ from lianlu.model.decoder import Decoder, build_model
 from lianlu.model.frozen import hold_frozen
 from lianlu.model.lora import LoraSpec, add_lora
 from lianlu.model.quantized import quantize_linears
-from lianlu.train.packing import Segment, pack, packed_loss
+from lianlu.train.packing import Segment, pack, packed_hidden
+from lianlu.train.parallel.vocab import summed_loss
 from lianlu.train.plan.memory import MOMENTS, memory
 from lianlu.train.plan.setting import Adapter, Division, Setting
 from lianlu.train.precision import mixed
@@ -58,8 +59,12 @@ def allocated(setting: Setting, lengths: list[int]) -> dict[str, int]:
     segments = [Segment(np.zeros(n, dtype=np.int64), np.ones(n, dtype=np.int64)) for n in lengths]
 
     def step() -> None:
-        with record_function("part:loss"), mixed(getattr(torch, setting.precision), torch.device("cpu")):
-            loss = packed_loss(model, pack(segments))
+        batch = pack(segments)
+        with mixed(getattr(torch, setting.precision), torch.device("cpu")):
+            hidden_TD = packed_hidden(model, batch)
+            with record_function("part:loss"):
+                loss = summed_loss(model, hidden_TD, batch.targets)
+            del hidden_TD
         with record_function("part:backward"):
             loss.backward()
         model.zero_grad(set_to_none=True)
@@ -113,7 +118,7 @@ def test_activation_checkpointing_is_planned(checkpointing: Any, adapter: Adapte
     lengths = [256, 200, 256]
     setting = Setting(SHAPE, "bfloat16", adapter=adapter, micro_tokens=sum(lengths), sequence=256, checkpointing=checkpointing)
     measured, wanted = allocated(setting, lengths), planned(setting)
-    assert wanted["loss"] == pytest.approx(measured["loss"], rel=0.03)
+    assert wanted["loss"] == pytest.approx(measured["loss"], rel=0.02)
     assert wanted["backward"] == pytest.approx(measured["backward"], rel=0.06)
 
 
