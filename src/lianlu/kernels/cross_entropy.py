@@ -74,14 +74,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         grad_ND, grad_VD = ctx.saved_tensors
-        scale = grads[0]
-        # in place: a copy of the weight's gradient is the largest tensor of a step, and nobody else has these two
-        return (
-            None if grad_ND is None else grad_ND.mul_(scale.to(grad_ND.dtype)),
-            None if grad_VD is None else grad_VD.mul_(scale.to(grad_VD.dtype)),
-            None,
-            None,
-        )
+        return scaled(grad_ND, grads[0]), scaled(grad_VD, grads[0]), None, None
+
+
+def scaled(gradient: Tensor | None, scale: Tensor) -> Tensor | None:
+    """A gradient made in the forward pass, times that of the loss. In place: a copy of the weight's is the largest of a step."""
+    return None if gradient is None else gradient.mul_(scale.to(gradient.dtype))
 
 
 _loss: Callable[..., Tensor] = _LinearCrossEntropy.apply
@@ -90,9 +88,10 @@ _loss: Callable[..., Tensor] = _LinearCrossEntropy.apply
 def _block(hidden_CD: Tensor, weight_VD: Tensor, targets_C: Tensor, grad_CD: Tensor | None, grad_VD: Tensor | None) -> Tensor:
     """Summed loss of one block; writes its rows of `grad_CD` and adds to `grad_VD` where they are given."""
     logits_CV = hidden_CD @ weight_VD.T
+    followed = grad_CD is not None or grad_VD is not None
     total = torch.zeros((), dtype=torch.float64, device=hidden_CD.device)
     for some_RV, targets_R in zip(torch.split(logits_CV, WIDE_ROWS), torch.split(targets_C, WIDE_ROWS), strict=True):
-        total += _to_slopes(some_RV, targets_R)
+        total += _losses(some_RV, targets_R, followed)
     if grad_CD is not None:
         torch.mm(logits_CV, weight_VD, out=grad_CD)
     if grad_VD is not None:
@@ -100,13 +99,14 @@ def _block(hidden_CD: Tensor, weight_VD: Tensor, targets_C: Tensor, grad_CD: Ten
     return total
 
 
-def _to_slopes(logits_RV: Tensor, targets_R: Tensor) -> Tensor:
-    """Summed loss of a few rows, whose logits become the gradients of the loss; in fp32 whatever their dtype."""
+def _losses(logits_RV: Tensor, targets_R: Tensor, followed: bool) -> Tensor:
+    """Summed loss of a few rows, in fp32 whatever their dtype; where it is followed, logits become the gradients of the loss."""
     wide_RV = logits_RV.float()
     target_R1 = wide_RV.gather(1, targets_R[:, None])
     highest_R1 = wide_RV.amax(1, keepdim=True)
     wide_RV.sub_(highest_R1).exp_()
     sum_R1 = wide_RV.sum(1, keepdim=True)
-    wide_RV.div_(sum_R1).scatter_add_(1, targets_R[:, None], torch.full_like(sum_R1, -1.0))
-    logits_RV.copy_(wide_RV)
+    if followed:
+        wide_RV.div_(sum_R1).scatter_add_(1, targets_R[:, None], torch.full_like(sum_R1, -1.0))
+        logits_RV.copy_(wide_RV)
     return (sum_R1.log_() + highest_R1 - target_R1).sum(dtype=torch.float64)

@@ -21,7 +21,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 from torch.nn import functional as F
 
-from lianlu.kernels.cross_entropy import IGNORE, masked_cross_entropy
+from lianlu.kernels.cross_entropy import IGNORE, masked_cross_entropy, scaled
 from lianlu.kernels.linear import linear
 from lianlu.model.decoder import Decoder
 from lianlu.train.parallel.divided import divided, leave, local
@@ -99,14 +99,7 @@ class _VocabCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         grad_ND, grad_VD = ctx.saved_tensors
-        scale = grads[0]
-        return (
-            None if grad_ND is None else grad_ND * scale.to(grad_ND.dtype),
-            None if grad_VD is None else grad_VD * scale.to(grad_VD.dtype),
-            None,
-            None,
-            None,
-        )
+        return scaled(grad_ND, grads[0]), scaled(grad_VD, grads[0]), None, None, None
 
 
 _loss: Callable[..., Tensor] = _VocabCrossEntropy.apply
