@@ -11,6 +11,7 @@ scored in pieces. gzip -9 and a byte 5-gram model are measured on the same docum
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import Field, model_validator
@@ -101,8 +102,11 @@ class PretrainConfig(TrainConfig):
 
 
 def estimate(config: PretrainConfig) -> Estimate:
-    """A forecast from the shape; vocabulary and checkpoint are looked at if they are there."""
-    return forecast(planned_model(config), planned_work(config), config)
+    """A forecast from the shape; shards or the checkpoint are looked at if they are there, and else what is assumed is said."""
+    known = known_model(config)
+    model = known or config.model.as_model(USUAL_VOCABULARY, config.timeline.longest)
+    planned = forecast(model, planned_work(config), config)
+    return planned if known else replace(planned, basis=f"{planned.basis}, a vocabulary of {USUAL_VOCABULARY:,} assumed")
 
 
 def planned_work(config: PretrainConfig) -> Work:
@@ -114,8 +118,8 @@ def planned_work(config: PretrainConfig) -> Work:
     return Work(timeline.num_tokens, batch, sequence=round(usual), longest=timeline.longest)
 
 
-def planned_model(config: PretrainConfig) -> ModelConfig:
-    """The shape that will be trained, as far as it can be told before shards or checkpoint are there."""
+def known_model(config: PretrainConfig) -> ModelConfig | None:
+    """The shape that will be trained; None before the shards, or the checkpoint that the run starts from, are there."""
     from lianlu.formats.shards import open_shard
     from lianlu.model.load import read_config
 
@@ -124,7 +128,7 @@ def planned_model(config: PretrainConfig) -> ModelConfig:
             return continued(read_config(config.start), config.timeline)
         vocab_size = open_shard(Path(config.folders[0]) / "train.bin").vocab_size
     except (LianluError, OSError, ValueError):
-        vocab_size = USUAL_VOCABULARY
+        return None
     return config.model.as_model(vocab_size, config.timeline.longest)
 
 
