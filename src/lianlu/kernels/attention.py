@@ -15,12 +15,14 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 Boundaries = Sequence[int] | Tensor
 
 # up to this length the backward pass of the CPU's flash kernel takes twice as long in bf16 as in fp32
 WIDENED_TOKENS = 192
+# and for each other length it makes machine code and keeps it for good, about 7 MB: longer sequences are padded to a multiple
+LENGTH_MULTIPLE = 64
 
 
 class Attend(Protocol):
@@ -58,9 +60,22 @@ def varlen_attention(q_THK: Tensor, k_TGK: Tensor, v_TGK: Tensor, boundaries: Bo
 
 def _causal(q_SHK: Tensor, k_SGK: Tensor, v_SGK: Tensor) -> Tensor:
     """Causal attention of one sequence: each KV head is a batch entry, its queries are the heads."""
-    if q_SHK.is_cpu and q_SHK.dtype == torch.bfloat16 and len(q_SHK) <= WIDENED_TOKENS:
+    if q_SHK.is_cpu and q_SHK.dtype == torch.bfloat16:
+        return _causal_bfloat16_cpu(q_SHK, k_SGK, v_SGK)
+    return _flash(q_SHK, k_SGK, v_SGK)
+
+
+def _causal_bfloat16_cpu(q_SHK: Tensor, k_SGK: Tensor, v_SGK: Tensor) -> Tensor:
+    num_tokens = len(q_SHK)
+    if num_tokens <= WIDENED_TOKENS:
         with torch.autocast("cpu", enabled=False):
-            return _causal(q_SHK.float(), k_SGK.float(), v_SGK.float()).to(q_SHK.dtype)
+            return _flash(q_SHK.float(), k_SGK.float(), v_SGK.float()).to(q_SHK.dtype)
+    # nobody sees the padding, which comes last
+    padding = (0, 0, 0, 0, 0, -num_tokens % LENGTH_MULTIPLE)
+    return _flash(pad(q_SHK, padding), pad(k_SGK, padding), pad(v_SGK, padding))[:num_tokens]
+
+
+def _flash(q_SHK: Tensor, k_SGK: Tensor, v_SGK: Tensor) -> Tensor:
     num_tokens, num_heads, head_dim = q_SHK.shape
     shape = (num_tokens, k_SGK.shape[1], num_heads // k_SGK.shape[1], head_dim)
     q_GQSK = q_SHK.view(shape).permute(1, 2, 0, 3)

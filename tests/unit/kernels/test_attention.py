@@ -4,7 +4,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lianlu.kernels.attention import PackedCausal, as_boundaries, packed_positions, varlen_attention
+from lianlu.kernels import attention
+from lianlu.kernels.attention import (
+    LENGTH_MULTIPLE,
+    WIDENED_TOKENS,
+    PackedCausal,
+    as_boundaries,
+    packed_positions,
+    varlen_attention,
+)
 
 torch.set_num_threads(1)
 
@@ -74,3 +82,32 @@ def test_positions_start_anew_in_every_segment() -> None:
     positions, lengths = packed_positions([0, 3, 3, 5])
     assert positions.tolist() == [0, 1, 2, 0, 1]
     assert lengths.tolist() == [3, 3, 3, 2, 2]
+
+
+def test_bfloat16_of_any_length_is_near_the_definition() -> None:
+    spans = [50, LENGTH_MULTIPLE * 4, 193, 300, WIDENED_TOKENS]
+    ends = [sum(spans[:i]) for i in range(len(spans) + 1)]
+    q, k, v = random_qkv(ends[-1], 4, 2)
+    narrow = tuple(x.detach().bfloat16().requires_grad_() for x in (q, k, v))
+    ours, oracle = varlen_attention(*narrow, ends), dense(q, k, v, ends)
+    weight = torch.linspace(-1, 1, oracle.numel()).view_as(oracle)
+    assert float((ours.detach() - oracle.detach()).norm() / oracle.detach().norm()) < 0.01
+    mine = torch.autograd.grad((ours * weight).sum(), narrow)
+    theirs = torch.autograd.grad((oracle * weight).sum(), (q, k, v))
+    for one, other in zip(mine, theirs, strict=True):
+        assert one.shape == other.shape
+        assert float((one - other).norm() / other.norm()) < 0.02
+
+
+def test_bfloat16_asks_for_few_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = set()
+
+    def spy(q: Tensor, *rest: Tensor, is_causal: bool) -> Tensor:
+        asked.add((q.dtype, q.shape[2]))
+        return torch.zeros_like(q)
+
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", spy)
+    for length in range(1, 5 * LENGTH_MULTIPLE + 1):
+        q, k, v = (torch.zeros(length, heads, 8, dtype=torch.bfloat16) for heads in (2, 1, 1))
+        assert varlen_attention(q, k, v, [0, length]).shape == q.shape
+    assert {length for dtype, length in asked if dtype == torch.bfloat16} == {4 * LENGTH_MULTIPLE, 5 * LENGTH_MULTIPLE}

@@ -307,7 +307,8 @@ def test_the_forecast_needs_no_inputs_and_grows_with_the_work(pretrain_config: M
     assert 0 < small.seconds < large.seconds
     assert small.memory_bytes > 0
     assert "M parameters" in large.basis
-    assert "vocabulary" not in small.basis and "vocabulary of 8,192 assumed" in large.basis
+    assert "vocabulary" not in small.basis
+    assert "vocabulary of 8,192 assumed" in large.basis
 
 
 def test_steps_follow_from_tokens(pretrain_config: MakeConfig) -> None:
