@@ -12,14 +12,8 @@ its finished chunks again.
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import threading
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from lianlu.core.errors import DataError
 from lianlu.core.files import atomic_write
+from lianlu.core.pool import in_order
 from lianlu.data.html_extractor import HtmlExtractor
 from lianlu.data.ledger import Ledger
 from lianlu.data.near_dedup import NUM_BANDS, Hashes
@@ -142,50 +136,24 @@ def _pages(limit_s: float) -> HtmlExtractor:
 def run_all(folder: Path, chunks: Iterable[list[Raw]], settings: Settings, workers: int) -> Iterator[tuple[int, list[Raw]]]:
     """Work through all chunks with so many processes; yields (number, raws) of each as it is done, in order.
 
-    At most two chunks per worker are held in memory. Raises: DataError if a worker dies.
+    A few chunks per worker are held in memory. Raises: DataError if a worker dies.
     """
+    work, jobs = partial(_run_missing, folder, settings), enumerate(chunks)
     if workers == 1:
-        for number, raws in enumerate(chunks):
-            if not is_done(folder, number, raws):
-                run_chunk(folder, number, raws, settings)
-            yield number, raws
+        for job in jobs:
+            work(job)
+            yield job
         return
-    waiting: deque[tuple[int, list[Raw], Future[None] | None]] = deque()
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_with_parent) as pool:
-        try:
-            for number, raws in enumerate(chunks):
-                done = is_done(folder, number, raws)
-                waiting.append((number, raws, None if done else pool.submit(run_chunk, folder, number, raws, settings)))
-                if len(waiting) >= 2 * workers:
-                    yield _first(waiting)
-            while waiting:
-                yield _first(waiting)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    for job, _ in in_order(work, jobs, workers, _doing):
+        yield job
 
 
-def _first(waiting: deque[tuple[int, list[Raw], Future[None] | None]]) -> tuple[int, list[Raw]]:
-    number, raws, future = waiting.popleft()
-    try:
-        if future is not None:
-            future.result()
-    except BrokenProcessPool as error:
-        raise DataError(
-            f"a worker died while it read {raws[0].path or raws[0].id} or what follows",
-            hint="most likely memory ran out: run again with fewer workers (workers=1); finished chunks are kept",
-        ) from error
-    return number, raws
+def _run_missing(folder: Path, settings: Settings, job: tuple[int, list[Raw]]) -> None:
+    number, raws = job
+    if not is_done(folder, number, raws):
+        run_chunk(folder, number, raws, settings)
 
 
-def _leave_with_parent() -> None:
-    """Let a worker end when its parent is killed; else it would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _doing(job: tuple[int, list[Raw]]) -> str:
+    _, raws = job
+    return f"read {raws[0].path or raws[0].id}"

@@ -1,22 +1,18 @@
 """Many records rendered: in this process, or in several where that is worth their start. In order, whoever did it.
 
 Records go out as the text they have in the file, so that parsing is done by the workers too. No torch here: a worker loads
-a tokenizer and nothing else. A worker whose parent is killed ends by itself.
+a tokenizer and nothing else.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import threading
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing import connection
+from functools import partial
 
-from lianlu.core.errors import DataError
+from lianlu.core.pool import in_order
 from lianlu.formats.examples.record import Raw
 from lianlu.formats.examples.sources import Source
 from lianlu.tokenizer.tokenizer import Tokenizer
@@ -72,7 +68,7 @@ def chunks(sources: Sequence[Source], after: tuple[int, int]) -> Iterator[Chunk]
 def rendered(
     sources: Sequence[Source], work: Iterable[Chunk], way: Way, tokenizer: Tokenizer, workers: int
 ) -> Generator[tuple[Chunk, list[Outcome]]]:
-    """What became of the records of each chunk, with so many processes; at most three chunks a worker are held.
+    """What became of the records of each chunk, with so many processes.
 
     Raises: DataError if a worker dies.
     """
@@ -81,19 +77,10 @@ def rendered(
         for chunk in work:
             yield chunk, [renderer.outcome(sources[chunk.source], raw) for raw in chunk.records]
         return
-    waiting: deque[tuple[Chunk, Future[list[Outcome]]]] = deque()
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(way,)) as pool:
-        try:
-            for chunk in work:
-                waiting.append((chunk, pool.submit(_render, sources[chunk.source], chunk.records)))
-                if len(waiting) >= 3 * workers:
-                    yield _first(waiting)
-            while waiting:
-                yield _first(waiting)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    jobs = ((sources[chunk.source], chunk) for chunk in work)
+    with closing(in_order(_render, jobs, workers, _doing, partial(_begin, way))) as results:
+        for (_, chunk), outcomes in results:
+            yield chunk, outcomes
 
 
 def _num_chars(raw: Raw) -> int:
@@ -102,28 +89,17 @@ def _num_chars(raw: Raw) -> int:
     return sum(len(value) if isinstance(value, str) else 100 for value in raw.data.values())
 
 
-def _first(waiting: deque[tuple[Chunk, Future[list[Outcome]]]]) -> tuple[Chunk, list[Outcome]]:
-    chunk, future = waiting.popleft()
-    try:
-        return chunk, future.result()
-    except BrokenProcessPool as error:
-        hint = "most likely memory ran out: close other programs and run again; what was rendered is kept"
-        raise DataError("a process that rendered examples died", hint=hint) from error
-
-
 def _begin(way: Way) -> None:
-    """A worker's first act: its tokenizer, one thread for it, and a watch on the parent."""
+    """A worker's first act: its tokenizer, and one thread for it."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
     _workers_own.append(way.renderer())
 
 
-def _render(source: Source, records: list[Raw]) -> list[Outcome]:
-    return [_workers_own[0].outcome(source, raw) for raw in records]
+def _render(job: tuple[Source, Chunk]) -> list[Outcome]:
+    source, chunk = job
+    return [_workers_own[0].outcome(source, raw) for raw in chunk.records]
+
+
+def _doing(job: tuple[Source, Chunk]) -> str:
+    source, chunk = job
+    return f"rendered {source.where(chunk.records[0].place)}"

@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections import deque
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from lianlu.core.errors import DataError
 from lianlu.formats.examples.sources import Source, find_sources
 from lianlu.tokenizer.tokenizer import Tokenizer
 from lianlu.train import rendering
@@ -62,15 +58,6 @@ def test_workers_give_what_one_process_gives(
         for piece, same in zip(own.pieces, other.pieces, strict=True):
             assert np.array_equal(piece.ids, same.ids)
             assert np.array_equal(piece.mask, same.mask)
-
-
-def test_a_worker_that_dies_is_told(sources: list[Source]) -> None:
-    (chunk, *_) = chunks(sources, (0, -1))
-    future: Future[Any] = Future()
-    future.set_exception(BrokenProcessPool())
-    with pytest.raises(DataError, match="died") as caught:
-        rendering._first(deque([(chunk, future)]))
-    assert "memory" in caught.value.hint
 
 
 def test_a_worker_does_not_load_torch() -> None:
