@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from lianlu.data.edits import LINE, Edit
 from lianlu.data.textview import TextView, split_words
 from lianlu.data.thresholds import Limits, Verdict, broken
 
@@ -24,22 +25,21 @@ POLICY = (
     "\u4f7f\u7528cookie",
     "\u9690\u79c1\u653f\u7b56",
 )
-_BLANK_LINES = re.compile(r"\n{3,}")
 _SENTENCE = re.compile(r"[.!?]+[\"'\u201d\u2019)\]]*(?=\s|$)|[\u3002\uff01\uff1f]+", re.MULTILINE)
 
 
-def keep_lines(view: TextView, limits: Limits) -> str:
-    """The text without the lines that break a rule for lines; the very same string if there are none."""
+def line_edits(view: TextView, limits: Limits) -> list[Edit]:
+    """The lines that break a rule for lines, each with its line break, to be taken out."""
     needed = _line_limits(view, limits)
     if not needed:
-        return view.text
-    kept, dropped = [], 0
+        return []
+    edits, start = [], 0
     for line in view.text.split("\n"):
-        if line.strip() and broken("c4", needed, _line_signals(line)):
-            dropped += 1
-        else:
-            kept.append(line)
-    return _BLANK_LINES.sub("\n\n", "\n".join(kept)).strip("\n") if dropped else view.text
+        end = start + len(line) + 1
+        if line.strip() and (verdict := broken("c4", needed, _line_signals(line))):
+            edits.append(Edit(start, min(end, len(view.text)), "", LINE, verdict.rule))
+        start = end
+    return edits
 
 
 def _line_limits(view: TextView, limits: Limits) -> Limits:
@@ -66,7 +66,7 @@ def _line_signals(line: str) -> Iterator[tuple[str, float]]:
 
 
 def judge(view: TextView, limits: Limits) -> Verdict | None:
-    """The first rule for pages that the text (after `keep_lines`) breaks, or None."""
+    """The first rule for pages that the text (after `line_edits`) breaks, or None."""
     return broken("c4", limits, signals(view))
 
 

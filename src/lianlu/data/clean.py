@@ -10,11 +10,11 @@ same for any number of workers, and after a kill: finished chunks wait in `.resu
 from __future__ import annotations
 
 import itertools
+import json
 import os
-import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,18 +26,23 @@ from lianlu.core.errors import DataError
 from lianlu.core.files import write_json
 from lianlu.core.stage import Estimate
 from lianlu.core.store import Output
-from lianlu.data.chunks import Chunk, chunked, run_all
-from lianlu.data.dedup import Duplicate, exact_duplicates, near_duplicates
+from lianlu.data.decide import STEPS as RULE_STEPS
+from lianlu.data.decide import Rules, decide
+from lianlu.data.dedup import Duplicate, Place, exact_duplicates, near_duplicates
+from lianlu.data.edits import LINE, Edit, applied
+from lianlu.data.edits import counts as personal
 from lianlu.data.ledger import FORMAT, Ledger
-from lianlu.data.pipeline import STEPS, Settings
 from lianlu.data.python_source import list_python
+from lianlu.data.score import READ_STEPS, Settings
+from lianlu.data.scored import DOCUMENTS, Chunk, chunked, run_all
 from lianlu.data.sources import Listing, expand, list_files
 from lianlu.data.thresholds import Thresholds, Verdict, shipped, with_shipped
 from lianlu.formats import jsonl
-from lianlu.formats.documents import Document, write_documents
+from lianlu.formats.documents import FIRST_PART, Document, document_files, write_documents
 
 PYTHON = "python"
-RESUME = ".resume"
+SCORED, SETTINGS = "scored", "settings.json"
+STEPS = (*READ_STEPS, *RULE_STEPS, "exact_dedup", "near_dedup", "pii")
 SERIAL_BYTES = 2_000_000
 """Below this size one process is faster than starting several."""
 _BYTES_PER_CORE_S = 1.5e6
@@ -53,6 +58,8 @@ class CleanConfig(Config):
 
     source: AnyArtifact = PYTHON
     """A folder or file of text, Markdown, HTML, code, JSONL or Parquet; `python`: its own sources, READMEs of packages."""
+    scores: AnyArtifact = ""
+    """An artifact of this stage whose scores are decided about anew, in place of a source: moving a threshold takes seconds."""
     name: str = ""
     """What the collection is called in the documents (`source`), where they do not say so themselves."""
     domain: str = ""
@@ -94,19 +101,19 @@ def estimate(config: CleanConfig) -> Estimate:
 
 def run(config: CleanConfig, out: Output) -> None:
     """Clean a source into `out`. Raises: DataError if there is nothing to read or nothing is left."""
-    listing = list_python() if config.source == PYTHON else list_files(Path(config.source))
-    chunks = _judged(config, listing, out)
-    ledger = Ledger(STEPS)
+    chunks = _scored(config, out)
+    rules = Rules(tuple(config.rules), Thresholds(config.thresholds), tuple(config.languages))
+    verdicts = [decide(chunk.signals(), chunk.kinds(), rules) for chunk in chunks]
+    duplicates = _duplicates(config, chunks, verdicts)
+    ledger, totals = Ledger(STEPS), Counter[tuple[str, str]]()
     for chunk in chunks:
         ledger.add(chunk.summary["counts"])
-    duplicates = _duplicates(config, chunks)
-    totals: Counter[tuple[str, str]] = Counter()
-    kept = _unique(_kept(config, chunks, duplicates, ledger, totals))
+        ledger.rejected += chunk.summary["rejected"]
+    kept = _unique(_kept(config, chunks, verdicts, duplicates, ledger, totals))
     first = next(kept, None)
     if first is not None:
         write_documents(out.path, itertools.chain([first], kept), config.rows_per_part)
-    rejected = [record for chunk in chunks for record in chunk.summary["rejected"]] + ledger.rejected
-    jsonl.write_values(out.path / "rejected.jsonl", rejected)
+    jsonl.write_values(out.path / "rejected.jsonl", ledger.rejected)
     write_json(
         out.path / "funnel.json",
         {"format": FORMAT, "steps": [{"step": step, **count} for step, count in ledger.counts().items()]},
@@ -114,26 +121,28 @@ def run(config: CleanConfig, out: Output) -> None:
     if first is None:
         raise _nothing_left(ledger, out.path / "rejected.jsonl")
     out.figures.update(_figures(ledger, totals))
-    shutil.rmtree(out.path / RESUME)
 
 
 def _num_workers(config: CleanConfig) -> int:
     return config.workers or len(os.sched_getaffinity(0))
 
 
-def _judged(config: CleanConfig, listing: Listing, out: Output) -> list[Chunk]:
-    """Every chunk of the source, worked through."""
+def _scored(config: CleanConfig, out: Output) -> list[Chunk]:
+    """Every chunk of the source with its scores: made now, or found in a cleaned artifact that was scored alike."""
     settings = Settings(
-        rules=tuple(config.rules),
+        rules=tuple(rule for rule in ALL_RULES if rule in config.rules),
         thresholds=Thresholds(config.thresholds),
         name=config.name,
         domain=config.domain,
-        languages=config.languages,
         max_bytes=config.max_document_bytes,
         html_limit_s=config.html_limit_s,
     )
-    folder = out.path / RESUME
+    before = Path(config.scores) / SCORED
+    if config.scores and _read(before / SETTINGS) == settings.fingerprint():
+        return [Chunk(before, number) for number in range(len(list(before.glob(f"*{DOCUMENTS}"))))]
+    folder = out.path / SCORED
     folder.mkdir(parents=True, exist_ok=True)
+    listing = _listing(config)
     raws = expand(listing.raws, config.text_fields, config.max_document_bytes)
     packed = any(raw.file.endswith((".gz", ".zst", ".parquet")) for raw in listing.raws)
     workers = _num_workers(config) if listing.num_bytes > SERIAL_BYTES else 1
@@ -142,53 +151,102 @@ def _judged(config: CleanConfig, listing: Listing, out: Output) -> list[Chunk]:
     with console.progress("clean", total=None if packed else listing.num_bytes / 1e6, unit="MB") as bar:
         for number, done in run_all(folder, chunked(raws), settings, workers):
             chunks.append(Chunk(folder, number))
-            bar.advance(sum(raw.num_bytes for raw in done) / 1e6, kept=sum(map(len, chunks)))
+            bar.advance(sum(raw.num_bytes for raw in done) / 1e6, documents=sum(map(len, chunks)))
         out.figures["megabytes_per_s"] = round(bar.done / max(time.monotonic() - started, 1e-9), 3)
+    write_json(folder / SETTINGS, settings.fingerprint())
     return chunks
 
 
-def _duplicates(config: CleanConfig, chunks: list[Chunk]) -> dict[int, Duplicate]:
-    found = exact_duplicates(chunks) if "exact_dedup" in config.rules else {}
+def _listing(config: CleanConfig) -> Listing:
+    """What there is to read: files of a source, the documents of an artifact, or those that another run has read."""
+    source = Path(config.source)
+    if config.scores:
+        return _joined(sorted((Path(config.scores) / SCORED).glob(f"*{DOCUMENTS}")))
+    if config.source == PYTHON:
+        return list_python()
+    return _joined(document_files(source)) if (source / FIRST_PART).is_file() else list_files(source)
+
+
+def _joined(files: Sequence[Path]) -> Listing:
+    listings = [list_files(file) for file in files]
+    return Listing([raw for listing in listings for raw in listing.raws], sum(listing.num_bytes for listing in listings))
+
+
+def _read(path: Path) -> Any:
+    """The settings of scores. Raises: DataError if there are none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        hint = "name an artifact of the clean stage that kept its scores"
+        raise DataError(f"{path.parent.parent} holds no scores", hint=hint) from error
+
+
+def _duplicates(
+    config: CleanConfig, chunks: Sequence[Chunk], verdicts: Sequence[Sequence[Verdict | None]]
+) -> dict[Place, Duplicate]:
+    left = [(number, row) for number, own in enumerate(verdicts) for row, verdict in enumerate(own) if verdict is None]
+    found = exact_duplicates(chunks, left) if "exact_dedup" in config.rules else {}
     if "near_dedup" in config.rules and (limit := config.thresholds["near_dedup"]["max_jaccard"]) is not False:
-        found |= near_duplicates(chunks, found, limit)
+        found |= near_duplicates(chunks, [place for place in left if place not in found], limit)
     return found
 
 
 def _kept(
-    config: CleanConfig, chunks: list[Chunk], duplicates: dict[int, Duplicate], ledger: Ledger, totals: Counter[tuple[str, str]]
+    config: CleanConfig,
+    chunks: Sequence[Chunk],
+    verdicts: Sequence[Sequence[Verdict | None]],
+    duplicates: Mapping[Place, Duplicate],
+    ledger: Ledger,
+    totals: Counter[tuple[str, str]],
 ) -> Iterator[Document]:
-    """The documents that are no duplicates, in order; what goes through the last steps is counted on the way."""
-    kept_ids = _ids(chunks, {duplicate.kept for duplicate in duplicates.values()})
-    place = itertools.count()
-    for chunk in chunks:
-        for document, size in zip(chunk.documents(), chunk.num_bytes.tolist(), strict=True):
-            duplicate = duplicates.get(next(place))
-            _count_duplicate(ledger, document, size, duplicate, kept_ids, config)
-            if duplicate is None:
-                final = len(document.text.encode())
-                ledger.enter("pii", size)
-                ledger.leave("pii", final, edited="pii" in document.meta)
-                totals.update({("documents", document.domain): 1, ("bytes", document.domain): final, ("lang", document.lang): 1})
+    """The documents that broke no rule and repeat nothing, edited, in order; the ledger sees all of them go by."""
+    names = _ids(chunks, {duplicate.kept for duplicate in duplicates.values()})
+    for number, chunk in enumerate(chunks):
+        rows = zip(chunk.documents(), verdicts[number], chunk.edits(), strict=True)
+        for row, (document, verdict, changes) in enumerate(rows):
+            duplicate = duplicates.get((number, row))
+            broken = _as_verdict(duplicate, config) if duplicate else verdict
+            more = {"kept": names[duplicate.kept]} if duplicate else {}
+            if _passes(document, broken, changes, ledger, more):
+                size = len(document.text.encode())
+                totals.update({("documents", document.domain): 1, ("bytes", document.domain): size, ("lang", document.lang): 1})
                 totals.update({("pii", kind): count for kind, count in document.meta.get("pii", {}).items()})
                 yield document
 
 
-def _ids(chunks: list[Chunk], places: set[int]) -> dict[int, str]:
-    numbered = enumerate(document.id for chunk in chunks for document in chunk.documents()) if places else iter(())
-    return {place: name for place, name in numbered if place in places}
-
-
-def _count_duplicate(
-    ledger: Ledger, document: Document, size: int, duplicate: Duplicate | None, ids: dict[int, str], config: CleanConfig
-) -> None:
-    for step in ("exact_dedup", "near_dedup"):
+def _passes(
+    document: Document, verdict: Verdict | None, changes: Sequence[Edit], ledger: Ledger, more: Mapping[str, Any]
+) -> bool:
+    """Lead one document past all steps, up to the one that drops it, making its edits on the way."""
+    whole, broken_step = document.text, verdict.rule.split(".")[0] if verdict else ""
+    size = len(whole.encode())
+    for step in STEPS[len(READ_STEPS) :]:
         ledger.enter(step, size)
-        if duplicate is not None and duplicate.step == step:
-            threshold = 1.0 if step == "exact_dedup" else config.thresholds["near_dedup"]["max_jaccard"]
-            verdict = Verdict(f"{step}.max_jaccard", round(duplicate.similarity, 4), threshold)
-            ledger.drop(step, document, verdict, kept=ids[duplicate.kept])
-            return
-        ledger.leave(step, size)
+        before = document.text
+        if step == "c4":
+            document.text = applied(whole, [edit for edit in changes if edit.kind == LINE])
+        if step == "pii":
+            document.text = applied(whole, changes)
+            if found := personal(changes):
+                document.meta = {**document.meta, "pii": found}
+        if verdict is not None and step == broken_step:
+            ledger.drop(step, document, verdict, **more)
+            return False
+        edited = document.text != before
+        size = len(document.text.encode()) if edited else size
+        ledger.leave(step, size, edited)
+    return True
+
+
+def _as_verdict(duplicate: Duplicate, config: CleanConfig) -> Verdict:
+    threshold = 1.0 if duplicate.step == "exact_dedup" else config.thresholds["near_dedup"]["max_jaccard"]
+    return Verdict(f"{duplicate.step}.max_jaccard", round(duplicate.similarity, 4), threshold)
+
+
+def _ids(chunks: Sequence[Chunk], places: set[Place]) -> dict[Place, str]:
+    numbers = sorted({number for number, _ in places})
+    numbered = (((number, row), document.id) for number in numbers for row, document in enumerate(chunks[number].documents()))
+    return {place: name for place, name in numbered if place in places}
 
 
 def _unique(documents: Iterator[Document]) -> Iterator[Document]:

@@ -33,7 +33,7 @@ def signals(view: TextView, limits: Limits) -> Iterator[tuple[str, float]]:
     yield "max_bullet_lines", sum(line.startswith(_BULLETS) for line in view.lines) / num_lines
     yield "max_ellipsis_lines", sum(line.endswith(_ELLIPSES) for line in view.lines) / num_lines
     yield "min_alpha_words", sum(map(bool, map(_HAS_LETTER, view.words))) / max(count, 1)
-    if limits.get("min_stop_words", False) is not False:
+    if limits.get("stop_words"):
         yield "min_stop_words", _num_stop_words(view, limits["stop_words"])
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
+
+from lianlu.data.edits import Edit, joined
 
 # A pattern begins with a set of characters and looks behind it afterwards: the search then skips to such characters at once.
 _EMAIL = re.compile(r"[\w.+-](?<![\w.+-].)[\w.+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}(?![\w@]|\.\w)")
@@ -60,26 +61,20 @@ _ASSIGNED_MARKS = ("key", "secret", "token", "passw", "KEY", "SECRET", "TOKEN", 
 _ID_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 
 
-def redact(text: str) -> tuple[str, dict[str, int]]:
-    """The text with placeholders, and how many of each kind were put in."""
-    counts: Counter[str] = Counter()
+def find(text: str) -> list[Edit]:
+    """Where placeholders belong, in order. What one kind has taken, those after it in the table leave alone."""
+    found: list[Edit] = []
     for kind, placeholder, marks, pattern, is_real in _RULES:
         if not marks or any(mark in text for mark in marks):
-            text = pattern.sub(_replacer(kind, placeholder, is_real, counts), text)
-    return text, dict(sorted(counts.items()))
+            found = joined(found, list(_matches(kind, placeholder, pattern, is_real, text)))
+    return found
 
 
-def _replacer(
-    kind: str, placeholder: str, is_real: Callable[[str], bool], counts: Counter[str]
-) -> Callable[[re.Match[str]], str]:
-    def replace(match: re.Match[str]) -> str:
-        found = match[2] if kind == "assigned_key" else match[0]
-        if not is_real(found):
-            return match[0]
-        counts["key" if kind == "assigned_key" else kind] += 1
-        return (match[1] if kind == "assigned_key" else "") + placeholder
-
-    return replace
+def _matches(kind: str, placeholder: str, pattern: re.Pattern[str], is_real: Callable[[str], bool], text: str) -> Iterator[Edit]:
+    group = 2 if kind == "assigned_key" else 0
+    for match in pattern.finditer(text):
+        if is_real(match[group]):
+            yield Edit(match.start(group), match.end(group), placeholder, kind.removeprefix("assigned_"), f"pii.{kind}")
 
 
 def is_email(found: str) -> bool:

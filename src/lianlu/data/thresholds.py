@@ -19,6 +19,10 @@ from lianlu.core.config import Table, merge
 from lianlu.core.errors import ConfigError
 
 Limits = Mapping[str, Any]
+LINE_RULES = (
+    "min_words_per_line", "max_word_length", "max_javascript_lines", "max_policy_lines", "max_lines_without_end_mark",
+)  # fmt: skip
+"""Rules of C4 that take out lines instead of dropping documents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,3 +113,15 @@ class Thresholds:
                 limits.update(table.get(kind) or {} if isinstance(table.get(kind), Mapping) else {})
             self._known[key] = limits
         return self._known[key]
+
+    def of_scores(self) -> Table:
+        """The part that scores depend on: lists, lengths, and the bounds of rules for lines, which edit the text."""
+        return {family: _scoring(table) for family, table in self._table.items()}
+
+
+def _scoring(table: Mapping[str, Any]) -> Table:
+    return {
+        key: _scoring(value) if isinstance(value, Mapping) else value
+        for key, value in table.items()
+        if key in LINE_RULES or not key.startswith(("min_", "max_"))
+    }

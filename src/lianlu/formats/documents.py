@@ -19,6 +19,7 @@ from lianlu.core.files import atomic_write
 from lianlu.formats import jsonl
 
 FORMAT = 1
+FIRST_PART = "part-00000.parquet"
 ROWS_PER_PART = 20_000
 ROWS_PER_GROUP = 1000
 ZSTD_LEVEL = 6

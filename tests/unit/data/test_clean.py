@@ -15,7 +15,8 @@ import pytest
 from lianlu.core.config import canonical, validate, with_overrides
 from lianlu.core.errors import ConfigError, DataError
 from lianlu.core.store import Output
-from lianlu.data import chunks, clean
+from lianlu.data import clean
+from lianlu.data import scored as chunks
 from lianlu.data.clean import CleanConfig
 from lianlu.formats.documents import Document, read_documents
 
@@ -114,7 +115,7 @@ def test_every_document_is_kept_or_rejected_with_a_reason(corpus: Path, cleaned:
     assert kept["mail.txt"].text.endswith("Write to [EMAIL].")
     assert kept["mail.txt"].meta == {"pii": {"email": 1}}
     assert (kept["module.py"].domain, kept["module.py"].lang) == ("code", "python")
-    assert not (cleaned.path / ".resume").exists()
+    assert (cleaned.path / "scored").is_dir()
 
 
 def test_the_funnel_adds_up(cleaned: Output) -> None:
@@ -153,7 +154,7 @@ def test_a_killed_stage_goes_on_and_ends_in_the_same_bytes(
 ) -> None:
     program = (
         "import os, sys, pathlib, signal\n"
-        "from lianlu.core.store import Output\nfrom lianlu.data import chunks, clean\n"
+        "from lianlu.core.store import Output\nfrom lianlu.data import clean, scored as chunks\n"
         "chunks.CHUNK_BYTES = 5000\nmade = chunks.run_chunk\n"
         "def run_chunk(folder, number, *rest):\n    made(folder, number, *rest)\n"
         "    number == 4 and os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -164,9 +165,9 @@ def test_a_killed_stage_goes_on_and_ends_in_the_same_bytes(
     target.mkdir()
     done = subprocess.run([sys.executable, "-c", program, str(corpus), str(target)], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL
-    finished = sorted((target / ".resume").glob("*.json"))
+    finished = sorted((target / "scored").glob("*.json"))
     assert len(finished) == 5
-    (target / ".resume" / "00004.json").write_text("{")
+    (target / "scored" / "00004.json").write_text("{")
     stamps = {path: path.stat().st_mtime_ns for path in finished[:4]}
     monkeypatch.setattr(chunks, "CHUNK_BYTES", 5000)
     remade: list[int] = []
@@ -181,7 +182,7 @@ def test_a_killed_stage_goes_on_and_ends_in_the_same_bytes(
 def test_workers_end_when_their_parent_is_killed(corpus: Path, tmp_path: Path) -> None:
     program = tmp_path / "main.py"
     program.write_text(
-        "import pathlib, sys\nfrom lianlu.core.store import Output\nfrom lianlu.data import chunks, clean\n"
+        "import pathlib, sys\nfrom lianlu.core.store import Output\nfrom lianlu.data import clean, scored as chunks\n"
         "if __name__ == '__main__':\n    clean.SERIAL_BYTES = 0\n    chunks.CHUNK_BYTES = 2000\n"
         "    clean.run(clean.CleanConfig(source=sys.argv[1], workers=2, rules=()), Output(pathlib.Path(sys.argv[2])))\n"
     )
@@ -191,7 +192,7 @@ def test_workers_end_when_their_parent_is_killed(corpus: Path, tmp_path: Path) -
     )
     group = os.getpgid(parent.pid)
     for _ in range(600):
-        if list((target / ".resume").glob("*.json")) or parent.poll() is not None:
+        if list((target / "scored").glob("*.json")) or parent.poll() is not None:
             break
         time.sleep(0.01)
     parent.kill()
@@ -286,3 +287,28 @@ def test_a_document_of_any_text_passes_or_is_rejected(tmp_path: Path) -> None:
     total = len(list(read_documents(out.path))) + len((out.path / "rejected.jsonl").read_text().splitlines())
     assert total == 151
     assert all(isinstance(document, Document) for document in read_documents(out.path))
+
+
+def test_a_moved_threshold_needs_no_new_scores(
+    corpus: Path, cleaned: Output, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change = "thresholds.gopher_quality.min_words=2", "thresholds.gopher_quality.en.min_stop_words=false"
+    whole = run(corpus, tmp_path / "whole", *change)
+    monkeypatch.setattr(chunks, "run_chunk", lambda *_: pytest.fail("scored again"))
+    moved = run(corpus, tmp_path / "moved", f"scores={cleaned.path}", *change)
+    assert files(moved.path) == files(whole.path) != files(cleaned.path)
+    assert not (moved.path / "scored").exists()
+
+
+def test_scores_that_do_not_fit_are_made_anew_from_what_was_read(corpus: Path, cleaned: Output, tmp_path: Path) -> None:
+    change = "thresholds.c4.min_words_per_line=9"
+    again = run(corpus, tmp_path / "again", f"scores={cleaned.path}", change)
+    wanted = list(read_documents(run(corpus, tmp_path / "whole", change).path))
+    assert list(read_documents(again.path)) == wanted
+    with pytest.raises(DataError, match="holds no scores"):
+        run(corpus, tmp_path / "none", f"scores={corpus}")
+
+
+def test_an_artifact_as_source_is_what_it_kept(cleaned: Output, tmp_path: Path) -> None:
+    again = run(cleaned.path, tmp_path / "again")
+    assert list(read_documents(again.path)) == list(read_documents(cleaned.path))

@@ -4,13 +4,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lianlu.data.pii import is_card, is_chinese_id, redact
+from lianlu.data.edits import applied, counts
+from lianlu.data.pii import find, is_card, is_chinese_id
 
 KEY = "ghp_" + "aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bC1dE3fG5"
 
 
+def redact(text: str) -> tuple[str, dict[str, int]]:
+    edits = find(text)
+    return applied(text, edits), counts(edits)
+
+
 @pytest.mark.parametrize(
-    ("text", "wanted", "counts"),
+    ("text", "wanted", "number"),
     [
         ("write to jane.doe+x@mail.company.co.uk.", "write to [EMAIL].", {"email": 1}),
         ("<a@b.org>, c_d@e-f.net", "<[EMAIL]>, [EMAIL]", {"email": 2}),
@@ -27,9 +33,9 @@ KEY = "ghp_" + "aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bC1dE3fG5"
         ("-----BEGIN RSA PRIVATE KEY-----\n" + "MIIB" * 20 + "\n-----END RSA PRIVATE KEY-----", "[API_KEY]", {"key": 1}),
     ],
 )
-def test_found_and_replaced(text: str, wanted: str | None, counts: dict[str, int]) -> None:
+def test_found_and_replaced(text: str, wanted: str | None, number: dict[str, int]) -> None:
     redacted, found = redact(text)
-    assert found == counts
+    assert found == number
     assert wanted is None or redacted == wanted
 
 

@@ -10,8 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lianlu.data import c4, code_rules, fineweb, gopher_quality, gopher_repetition
+from lianlu.data.edits import applied
 from lianlu.data.textview import TextView
-from lianlu.data.thresholds import Thresholds, shipped
+from lianlu.data.thresholds import Limits, Thresholds, shipped
 
 LIMITS = Thresholds(shipped())
 PROSE = """The library opened in the spring of a cold year, and the people of the town came to see it with their children.
@@ -26,6 +27,10 @@ CHINESE = (
     "读哪一本。她说她也不知道，每个读者都要自己去找一扇门。门的后面还有别的房间，有的很小很暖和"
     "，有的有窗户对着大海。到了晚上灯都亮了，两个男孩在地图上睡着了，一根手指还放在遥远的海岸。"
 )
+
+
+def without_lines(view: TextView, limits: Limits) -> str:
+    return applied(view.text, c4.line_edits(view, limits))
 
 
 def rule_of(module: Any, text: str, family: str, domain: str = "web", lang: str = "en") -> str | None:
@@ -143,19 +148,19 @@ def test_c4_removes_lines_and_keeps_paragraphs() -> None:
         + "x" * 1001
         + " a b\n\nThe end of it all."
     )
-    assert c4.keep_lines(TextView(text), limits) == PROSE + "\n\nThe end of it all."
-    assert c4.keep_lines(view := TextView(PROSE), limits) is view.text
+    assert without_lines(TextView(text), limits) == PROSE + "\n\nThe end of it all."
+    assert c4.line_edits(TextView(PROSE), limits) == []
     strict = {**limits, "max_lines_without_end_mark": 0}
     assert (
-        c4.keep_lines(TextView("A line that ends well.\nA line that does not\nOne that trails off..."), strict)
+        without_lines(TextView("A line that ends well.\nA line that does not\nOne that trails off..."), strict)
         == "A line that ends well."
     )
-    assert c4.keep_lines(TextView("你好吗\n好\n使用cookie的网站在这里"), limits) == "你好吗"
+    assert without_lines(TextView("你好吗\n好\n使用cookie的网站在这里"), limits) == "你好吗"
 
 
 def test_documentation_keeps_its_headings_and_code() -> None:
     text = "# Usage\n\nCall it with {} as in `f({})`. It returns nothing at all."
-    assert c4.keep_lines(TextView(text), LIMITS.of("c4", "docs")) == text
+    assert without_lines(TextView(text), LIMITS.of("c4", "docs")) == text
     assert rule_of(c4, text, "c4", "docs") is None
 
 
@@ -224,4 +229,4 @@ def test_no_text_breaks_a_rule_family_itself(text: str) -> None:
     ):
         rule_of(module, text, family)
         rule_of(module, text, family, "docs", "zh")
-    c4.keep_lines(TextView(text), LIMITS.of("c4", "web"))
+    without_lines(TextView(text), LIMITS.of("c4", "web"))

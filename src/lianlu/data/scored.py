@@ -1,9 +1,10 @@
-"""Chunks of a source, each worked through by one process and kept on disk until the stage is done.
+"""Documents and their scores on disk, chunk by chunk: made once, decided about many times.
 
-    .resume/00012.parquet         the survivors
-    .resume/00012.shingles.npy    their shingles, one after another
-    .resume/00012.npz             per survivor: end of its shingles, bytes, hash of its text, band keys
-    .resume/00012.json            counts, rejections, fingerprint of the input; written last: without it there is no chunk
+    scored/00012.documents.parquet  the documents, their texts normalised and otherwise as they were read
+    scored/00012.signals.parquet    in the same order: script, size, a column for each rule, edits
+    scored/00012.npz                in the same order: end of its shingles, hash of its text, band keys
+    scored/00012.shingles.npy       the shingles, one after another
+    scored/00012.json               counts, what could not be read, fingerprint of the input; written last
 
 Chunks are cut by size and count alone, so that they do not depend on the number of workers; a stage that was killed finds
 its finished chunks again.
@@ -12,7 +13,8 @@ its finished chunks again.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -23,15 +25,18 @@ import xxhash
 
 from lianlu.core.files import atomic_write
 from lianlu.core.pool import in_order
+from lianlu.data.edits import Edit
 from lianlu.data.html_extractor import HtmlExtractor
 from lianlu.data.ledger import Ledger
 from lianlu.data.near_dedup import NUM_BANDS, Hashes
-from lianlu.data.pipeline import STEPS, Settings, Survivor, process
+from lianlu.data.score import READ_STEPS, Scored, Settings, score
 from lianlu.data.sources import Raw
 from lianlu.formats.documents import Document, read_parquet, write_parquet
 
 CHUNK_BYTES = 1 << 20
 CHUNK_RAWS = 1000
+DOCUMENTS = ".documents.parquet"
+EDIT = {"start": "int64", "end": "int64", "text": "string", "kind": "string", "rule": "string"}
 
 
 def chunked(raws: Iterable[Raw]) -> Iterator[list[Raw]]:
@@ -49,7 +54,7 @@ def chunked(raws: Iterable[Raw]) -> Iterator[list[Raw]]:
 
 
 class Chunk:
-    """A finished chunk on disk."""
+    """A finished chunk on disk; its columns are read when they are asked for."""
 
     def __init__(self, folder: Path, number: int) -> None:
         self._base = folder / f"{number:05d}"
@@ -65,15 +70,34 @@ class Chunk:
         return len(self.ends)
 
     def documents(self) -> Iterator[Document]:
-        """The survivors, in order."""
-        return read_parquet(self._file(".parquet"))
+        """The documents, in order."""
+        return read_parquet(self._file(DOCUMENTS))
+
+    def signals(self) -> dict[str, npt.NDArray[np.float64]]:
+        """The value of each rule for every document; NaN where the rule does not apply."""
+        table = self._table()
+        return {name: table[name].to_numpy() for name in table.column_names if "." in name}
+
+    def kinds(self) -> list[tuple[str, str, str]]:
+        """Domain, script and language of every document."""
+        table = self._table()
+        return list(zip(*(table[name].to_pylist() for name in ("domain", "script", "lang")), strict=True))
+
+    def edits(self) -> list[list[Edit]]:
+        """What is to be changed in every document when it is written."""
+        return [[Edit(**edit) for edit in row] for row in self._table()["edits"].to_pylist()]
 
     def shingles(self, index: int) -> Hashes:
-        """The shingles of one survivor, from a memory map."""
+        """The shingles of one document, from a memory map."""
         if self._shingles is None:
             self._shingles = np.load(self._file(".shingles.npy"), mmap_mode="r" if self.ends[-1] else None, allow_pickle=False)
         assert self._shingles is not None
         return self._shingles[int(self.ends[index - 1]) if index else 0 : int(self.ends[index])]
+
+    def _table(self) -> Any:
+        import pyarrow.parquet as pq
+
+        return pq.read_table(self._file(".signals.parquet"))
 
     def _file(self, suffix: str) -> Path:
         return self._base.with_name(self._base.name + suffix)
@@ -96,33 +120,52 @@ def _fingerprint(raws: list[Raw]) -> str:
 
 
 def run_chunk(folder: Path, number: int, raws: list[Raw], settings: Settings) -> None:
-    """Work through one chunk and keep the outcome."""
-    ledger = Ledger(STEPS)
-    survivors = [survivor for raw in raws for survivor in process(raw, settings, _pages(settings.html_limit_s), ledger)]
+    """Score one chunk and keep the outcome."""
+    ledger = Ledger(READ_STEPS)
+    rows = [row for raw in raws for row in score(raw, settings, _pages(settings.html_limit_s), ledger)]
     base = folder / f"{number:05d}"
-    write_parquet(base.with_name(base.name + ".parquet"), [survivor.document for survivor in survivors])
-    _write_arrays(base, survivors)
+    write_parquet(base.with_name(base.name + DOCUMENTS), [row.document for row in rows])
+    _write_signals(base.with_name(base.name + ".signals.parquet"), rows)
+    _write_arrays(base, rows)
     summary = {"fingerprint": _fingerprint(raws), "counts": ledger.counts(), "rejected": ledger.rejected}
     with atomic_write(base.with_name(base.name + ".json"), "w") as file:
         json.dump(summary, file, ensure_ascii=False)
 
 
-def _write_arrays(base: Path, survivors: list[Survivor]) -> None:
-    count = len(survivors)
+def _write_signals(path: Path, rows: Sequence[Scored]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = dict.fromkeys(name for row in rows for name in row.signals)
+    columns: dict[str, Any] = {
+        "id": pa.array([row.document.id for row in rows], pa.large_string()),
+        "domain": pa.array([row.document.domain for row in rows], pa.string()),
+        "script": pa.array([row.script for row in rows], pa.string()),
+        "lang": pa.array([row.document.lang for row in rows], pa.string()),
+        **{name: pa.array([row.signals.get(name, np.nan) for row in rows], pa.float64()) for name in names},
+        "edits": pa.array(
+            [[asdict(edit) for edit in row.edits] for row in rows],
+            pa.list_(pa.struct([(name, pa.type_for_alias(kind)) for name, kind in EDIT.items()])),
+        ),
+    }
+    with atomic_write(path) as file:
+        pq.write_table(pa.table(columns), file, compression="zstd")
+
+
+def _write_arrays(base: Path, rows: Sequence[Scored]) -> None:
+    count = len(rows)
     bands = np.zeros((count, NUM_BANDS), dtype=np.uint64)
-    for row, survivor in zip(bands, survivors, strict=True):
-        if len(survivor.bands):
-            row[:] = survivor.bands
+    for place, row in zip(bands, rows, strict=True):
+        if len(row.bands):
+            place[:] = row.bands
     with atomic_write(base.with_name(base.name + ".shingles.npy")) as file:
-        np.save(
-            file, np.concatenate([np.empty(0, np.uint64), *(survivor.shingles for survivor in survivors)]), allow_pickle=False
-        )
+        np.save(file, np.concatenate([np.empty(0, np.uint64), *(row.shingles for row in rows)]), allow_pickle=False)
     with atomic_write(base.with_name(base.name + ".npz")) as file:
         np.savez(
             file,
-            ends=np.cumsum([len(survivor.shingles) for survivor in survivors], dtype=np.int64),
-            num_bytes=np.array([survivor.num_bytes for survivor in survivors], dtype=np.int64),
-            exact=np.frombuffer(b"".join(survivor.exact for survivor in survivors), dtype=np.uint8).reshape(count, 16),
+            ends=np.cumsum([len(row.shingles) for row in rows], dtype=np.int64),
+            num_bytes=np.array([row.num_bytes for row in rows], dtype=np.int64),
+            exact=np.frombuffer(b"".join(row.exact for row in rows), dtype=np.uint8).reshape(count, 16),
             bands=bands,
         )
 
