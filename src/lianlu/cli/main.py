@@ -13,7 +13,7 @@ from typing import Any
 import typer
 import typer.core
 
-from lianlu.cli import care, chain, export, lineage, live, stage_verbs
+from lianlu.cli import care, chain, data, export, lineage, live, stage_verbs
 from lianlu.core import processes
 
 HELP = """From raw text to an answering agent on your own language model, with one tool.
@@ -53,7 +53,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-for part in (chain, stage_verbs, live, lineage, care, export):
+for part in (chain, stage_verbs, live, lineage, data, care, export):
     part.add_verbs(app)
 
 

@@ -14,7 +14,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,20 +28,20 @@ from lianlu.core.stage import Estimate
 from lianlu.core.store import Output
 from lianlu.data.decide import STEPS as RULE_STEPS
 from lianlu.data.decide import Rules, decide
+from lianlu.data.decisions import Decision, write_decisions
 from lianlu.data.dedup import Duplicate, Place, exact_duplicates, near_duplicates
 from lianlu.data.edits import LINE, Edit, applied
 from lianlu.data.edits import counts as personal
 from lianlu.data.ledger import FORMAT, Ledger
 from lianlu.data.python_source import list_python
 from lianlu.data.score import READ_STEPS, Settings
-from lianlu.data.scored import DOCUMENTS, Chunk, chunked, run_all
+from lianlu.data.scored import DOCUMENTS, SCORED, SETTINGS, Chunk, chunked, chunks_in, run_all
 from lianlu.data.sources import Listing, expand, list_files
 from lianlu.data.thresholds import Thresholds, Verdict, shipped, with_shipped
 from lianlu.formats import jsonl
 from lianlu.formats.documents import FIRST_PART, Document, document_files, write_documents
 
 PYTHON = "python"
-SCORED, SETTINGS = "scored", "settings.json"
 STEPS = (*READ_STEPS, *RULE_STEPS, "exact_dedup", "near_dedup", "pii")
 SERIAL_BYTES = 2_000_000
 """Below this size one process is faster than starting several."""
@@ -104,12 +104,12 @@ def run(config: CleanConfig, out: Output) -> None:
     chunks = _scored(config, out)
     rules = Rules(tuple(config.rules), Thresholds(config.thresholds), tuple(config.languages))
     verdicts = [decide(chunk.signals(), chunk.kinds(), rules) for chunk in chunks]
-    duplicates = _duplicates(config, chunks, verdicts)
     ledger, totals = Ledger(STEPS), Counter[tuple[str, str]]()
     for chunk in chunks:
         ledger.add(chunk.summary["counts"])
         ledger.rejected += chunk.summary["rejected"]
-    kept = _unique(_kept(config, chunks, verdicts, duplicates, ledger, totals))
+    decided = _decided(config, chunks, verdicts, _duplicates(config, chunks, verdicts))
+    kept = _unique(_kept(chunks, decided, ledger, totals, out))
     first = next(kept, None)
     if first is not None:
         write_documents(out.path, itertools.chain([first], kept), config.rows_per_part)
@@ -139,7 +139,7 @@ def _scored(config: CleanConfig, out: Output) -> list[Chunk]:
     )
     before = Path(config.scores) / SCORED
     if config.scores and _read(before / SETTINGS) == settings.fingerprint():
-        return [Chunk(before, number) for number in range(len(list(before.glob(f"*{DOCUMENTS}"))))]
+        return chunks_in(before)
     folder = out.path / SCORED
     folder.mkdir(parents=True, exist_ok=True)
     listing = _listing(config)
@@ -191,34 +191,41 @@ def _duplicates(
     return found
 
 
-def _kept(
+def _decided(
     config: CleanConfig,
     chunks: Sequence[Chunk],
     verdicts: Sequence[Sequence[Verdict | None]],
     duplicates: Mapping[Place, Duplicate],
-    ledger: Ledger,
-    totals: Counter[tuple[str, str]],
-) -> Iterator[Document]:
-    """The documents that broke no rule and repeat nothing, edited, in order; the ledger sees all of them go by."""
+) -> Iterator[list[Decision]]:
+    """What becomes of every document, chunk by chunk."""
     names = _ids(chunks, {duplicate.kept for duplicate in duplicates.values()})
     for number, chunk in enumerate(chunks):
-        rows = zip(chunk.documents(), verdicts[number], chunk.edits(), strict=True)
-        for row, (document, verdict, changes) in enumerate(rows):
+        own = []
+        for row, (name, verdict) in enumerate(zip(chunk.ids(), verdicts[number], strict=True)):
             duplicate = duplicates.get((number, row))
-            broken = _as_verdict(duplicate, config) if duplicate else verdict
-            more = {"kept": names[duplicate.kept]} if duplicate else {}
-            if _passes(document, broken, changes, ledger, more):
+            own.append(
+                Decision(name, _as_verdict(duplicate, config), names[duplicate.kept]) if duplicate else Decision(name, verdict)
+            )
+        yield own
+
+
+def _kept(
+    chunks: Sequence[Chunk], decided: Iterable[Sequence[Decision]], ledger: Ledger, totals: Counter[tuple[str, str]], out: Output
+) -> Iterator[Document]:
+    """The documents that are kept, edited, in order; the ledger sees all of them go by, and decisions are written."""
+    for number, (chunk, decisions) in enumerate(zip(chunks, decided, strict=True)):
+        write_decisions(out.path, number, decisions)
+        for document, decision, changes in zip(chunk.documents(), decisions, chunk.edits(), strict=True):
+            if _passes(document, decision, changes, ledger):
                 size = len(document.text.encode())
                 totals.update({("documents", document.domain): 1, ("bytes", document.domain): size, ("lang", document.lang): 1})
                 totals.update({("pii", kind): count for kind, count in document.meta.get("pii", {}).items()})
                 yield document
 
 
-def _passes(
-    document: Document, verdict: Verdict | None, changes: Sequence[Edit], ledger: Ledger, more: Mapping[str, Any]
-) -> bool:
+def _passes(document: Document, decision: Decision, changes: Sequence[Edit], ledger: Ledger) -> bool:
     """Lead one document past all steps, up to the one that drops it, making its edits on the way."""
-    whole, broken_step = document.text, verdict.rule.split(".")[0] if verdict else ""
+    whole = document.text
     size = len(whole.encode())
     for step in STEPS[len(READ_STEPS) :]:
         ledger.enter(step, size)
@@ -229,8 +236,9 @@ def _passes(
             document.text = applied(whole, changes)
             if found := personal(changes):
                 document.meta = {**document.meta, "pii": found}
-        if verdict is not None and step == broken_step:
-            ledger.drop(step, document, verdict, **more)
+        if decision.verdict is not None and step == decision.step:
+            more = {"kept": decision.repeats} if decision.repeats else {}
+            ledger.drop(step, document, decision.verdict, **more)
             return False
         edited = document.text != before
         size = len(document.text.encode()) if edited else size
@@ -244,9 +252,8 @@ def _as_verdict(duplicate: Duplicate, config: CleanConfig) -> Verdict:
 
 
 def _ids(chunks: Sequence[Chunk], places: set[Place]) -> dict[Place, str]:
-    numbers = sorted({number for number, _ in places})
-    numbered = (((number, row), document.id) for number in numbers for row, document in enumerate(chunks[number].documents()))
-    return {place: name for place, name in numbered if place in places}
+    ids = {number: chunks[number].ids() for number in {number for number, _ in places}}
+    return {(number, row): ids[number][row] for number, row in places}
 
 
 def _unique(documents: Iterator[Document]) -> Iterator[Document]:

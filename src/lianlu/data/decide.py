@@ -6,8 +6,9 @@ that is not there (NaN) breaks nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,19 @@ from lianlu.data.thresholds import Thresholds, Verdict
 
 STEPS = ("language", "gopher_quality", "gopher_repetition", "c4", "fineweb", "code")
 Column = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
 Kind = tuple[str, str, str]
+"""Domain, script and language of a document: what its thresholds depend on."""
+
+
+@dataclass(frozen=True)
+class RuleValue:
+    """One rule on one document: what was found, what is allowed (False: the rule is off), whether that breaks it."""
+
+    rule: str
+    value: float | str
+    threshold: Any
+    broken: bool
 
 
 @dataclass(frozen=True)
@@ -28,50 +41,59 @@ class Rules:
     thresholds: Thresholds
     languages: tuple[str, ...] = ()
 
+    def bounds(self, kind: Kind, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+        """Rules by name (`family.key`) with their thresholds, in the order they are asked; those turned off with False."""
+        for family in STEPS:
+            if family in self.families and (family != "language" or self.languages):
+                limits = self.thresholds.of(family, *kind)
+                for name in names:
+                    own, key = name.split(".")
+                    if own == family:
+                        yield name, limits.get(key, False)
+
+    def unwanted(self, kind: Kind) -> Verdict | None:
+        """Whether a document is in none of the languages to keep."""
+        domain, _, lang = kind
+        if "language" not in self.families or domain == CODE or not self.languages or lang in self.languages:
+            return None
+        return Verdict("language.allowed", lang, " ".join(self.languages))
+
+    def asked(self, kind: Kind, values: Mapping[str, float]) -> list[RuleValue]:
+        """Every rule that has a value, for one document."""
+        verdict = self.unwanted(kind)
+        first = [RuleValue(verdict.rule, verdict.value, verdict.threshold, True)] if verdict else []
+        column = {name: np.array([value]) for name, value in values.items() if not np.isnan(value)}
+        return first + [
+            RuleValue(name, plain(values[name]), limit, limit is not False and bool(_outside(name, column[name], limit)[0]))
+            for name, limit in self.bounds(kind, column)
+        ]
+
 
 def decide(signals: Mapping[str, Column], kinds: Sequence[Kind], rules: Rules) -> list[Verdict | None]:
-    """The first broken rule of each document, or None; `kinds` are their domains, scripts and languages."""
+    """The first broken rule of each document, or None."""
     verdicts: list[Verdict | None] = [None] * len(kinds)
     rows: dict[Kind, list[int]] = {}
     for row, kind in enumerate(kinds):
         rows.setdefault(kind, []).append(row)
     for kind, own in rows.items():
-        open_rows = np.array(own)
-        for family in STEPS:
-            if family in rules.families:
-                open_rows = _judged(family, kind, signals, open_rows, rules, verdicts)
+        if unwanted := rules.unwanted(kind):
+            for row in own:
+                verdicts[row] = unwanted
+            continue
+        left: Rows = np.array(own)
+        for name, limit in rules.bounds(kind, signals):
+            if limit is not False:
+                broken = _outside(name, signals[name][left], limit)
+                for row in left[broken]:
+                    verdicts[row] = Verdict(name, plain(float(signals[name][row])), limit)
+                left = left[~broken]
     return verdicts
 
 
-def _judged(
-    family: str,
-    kind: Kind,
-    signals: Mapping[str, Column],
-    rows: npt.NDArray[np.int64],
-    rules: Rules,
-    verdicts: list[Verdict | None],
-) -> npt.NDArray[np.int64]:
-    """Ask one family about documents of one kind; returns those that broke nothing."""
-    domain, _, lang = kind
-    if family == "language":
-        if domain == CODE or not rules.languages:
-            return rows
-        if lang not in rules.languages:
-            for row in rows:
-                verdicts[row] = Verdict("language.allowed", lang, " ".join(rules.languages))
-            return rows[:0]
-    limits = rules.thresholds.of(family, *kind)
-    for name, column in signals.items():
-        key = name.removeprefix(f"{family}.")
-        limit = limits.get(key, False)
-        if key == name or limit is False:
-            continue
-        bad = column[rows] < limit if key.startswith("min_") else column[rows] > limit
-        for row in rows[bad]:
-            verdicts[row] = Verdict(name, _plain(float(column[row])), limit)
-        rows = rows[~bad]
-    return rows
+def _outside(name: str, column: Column, limit: float) -> npt.NDArray[np.bool_]:
+    return column < limit if name.split(".")[1].startswith("min_") else column > limit
 
 
-def _plain(value: float) -> float:
+def plain(value: float) -> float:
+    """A value as it is shown and recorded: whole numbers whole, others with four digits."""
     return int(value) if value.is_integer() else round(value, 4)

@@ -35,6 +35,7 @@ from lianlu.formats.documents import Document, read_parquet, write_parquet
 
 CHUNK_BYTES = 1 << 20
 CHUNK_RAWS = 1000
+SCORED, SETTINGS = "scored", "settings.json"
 DOCUMENTS = ".documents.parquet"
 EDIT = {"start": "int64", "end": "int64", "text": "string", "kind": "string", "rule": "string"}
 
@@ -80,12 +81,21 @@ class Chunk:
 
     def kinds(self) -> list[tuple[str, str, str]]:
         """Domain, script and language of every document."""
-        table = self._table()
+        table = self._table("domain", "script", "lang")
         return list(zip(*(table[name].to_pylist() for name in ("domain", "script", "lang")), strict=True))
+
+    def ids(self) -> list[str]:
+        """The ids of the documents, as they were read."""
+        names: list[str] = self._table("id")["id"].to_pylist()
+        return names
+
+    def rows_of(self, name: str) -> list[int]:
+        """The rows of the documents with this id."""
+        return [row for row, found in enumerate(self.ids()) if found == name]
 
     def edits(self) -> list[list[Edit]]:
         """What is to be changed in every document when it is written."""
-        return [[Edit(**edit) for edit in row] for row in self._table()["edits"].to_pylist()]
+        return [[Edit(**edit) for edit in row] for row in self._table("edits")["edits"].to_pylist()]
 
     def shingles(self, index: int) -> Hashes:
         """The shingles of one document, from a memory map."""
@@ -94,13 +104,18 @@ class Chunk:
         assert self._shingles is not None
         return self._shingles[int(self.ends[index - 1]) if index else 0 : int(self.ends[index])]
 
-    def _table(self) -> Any:
+    def _table(self, *columns: str) -> Any:
         import pyarrow.parquet as pq
 
-        return pq.read_table(self._file(".signals.parquet"))
+        return pq.read_table(self._file(".signals.parquet"), columns=list(columns) or None)
 
     def _file(self, suffix: str) -> Path:
         return self._base.with_name(self._base.name + suffix)
+
+
+def chunks_in(folder: Path) -> list[Chunk]:
+    """The chunks of a finished run."""
+    return [Chunk(folder, number) for number in range(len(list(folder.glob(f"*{DOCUMENTS}"))))]
 
 
 def is_done(folder: Path, number: int, raws: list[Raw]) -> bool:
