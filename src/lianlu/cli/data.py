@@ -1,4 +1,4 @@
-"""The verbs of cleaned data: explain."""
+"""The verbs of cleaned data: explain, tune."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import typer
 if TYPE_CHECKING:
     from lianlu.data.cleaned import Cleaned
     from lianlu.data.explain import Explained
+    from lianlu.formats.documents import Document
 
 GROUP = "lineage"
 EXCERPT_CHARS = 200
+SHOWN_CHARS = 1500
 In = Annotated[str, typer.Option("--in", metavar="ARTIFACT", help="@step, or the beginning of an id; else all current ones.")]
 
 
@@ -20,6 +22,7 @@ def add_verbs(app: typer.Typer) -> None:
     group = typer.Typer(help="Ask cleaned data: why was this document kept or dropped?", no_args_is_help=True)
     group.callback()(lambda: None)  # a group stays a group while it has one command
     group.command()(explain)
+    group.command()(tune)
     app.add_typer(group, name="data", rich_help_panel=GROUP)
 
 
@@ -77,3 +80,69 @@ def _print_unread(cleaned: Cleaned, record: dict[str, Any]) -> None:
     from lianlu.core import console
 
     console.out(f"\n{record['id']} in @{cleaned.artifact.manifest.step}: not read, by {record['rule']}: {record['value']}")
+
+
+def tune(
+    rule: Annotated[str, typer.Argument(metavar="RULE", help="As in rejected.jsonl, for example gopher_quality.min_words.")],
+    within: In = "",
+    domain: Annotated[str, typer.Option(help="Only documents of this domain; the threshold is set for it.")] = "",
+    script: Annotated[str, typer.Option(help="Only documents of this script, for example cjk.")] = "",
+    lang: Annotated[str, typer.Option(help="Only documents in this language, for example zh.")] = "",
+    samples: Annotated[int, typer.Option(min=1, help="Documents on each side of the threshold.")] = 20,
+    apply: Annotated[bool, typer.Option("--apply", help="Decide anew with the moved threshold.")] = False,
+) -> None:
+    """Move a threshold by looking: documents near it on both sides, your answers, and the bound that agrees with most."""
+    from lianlu.core import console
+    from lianlu.core.errors import ConfigError
+    from lianlu.core.store import Store
+    from lianlu.data.cleaned import open_cleaned
+    from lianlu.data.tune import border, moved, texts_of
+
+    found = open_cleaned(Store.locate(), within)
+    if len(found) > 1:
+        raise ConfigError("there are several cleaned artifacts", hint=f"choose one with --in: {_names(found)}")
+    edge = border(found[0].scored, found[0].rules, rule, (domain, script, lang), samples)
+    documents = texts_of(found[0].scored, [*edge.taken, *edge.left])
+    console.out(f"{rule}, threshold {edge.threshold:g}: {len(edge.taken)} documents it takes, {len(edge.left)} that pass")
+    answers = _ask([(place.value, documents[place]) for place in sorted(documents, key=lambda place: place.value)])
+    limit = moved(rule, edge.threshold, answers)
+    family, key = rule.split(".")
+    where = ".".join(part for part in ("thresholds", family, lang or script or domain, key) if part)
+    console.out(f"\n{len(answers)} answers: {rule} moves from {edge.threshold:g} to {limit:g}")
+    console.out(f"in a recipe: {where} = {limit:g}")
+    if apply and limit != edge.threshold:
+        _decide_anew(found[0], where, limit)
+
+
+def _names(found: list[Cleaned]) -> str:
+    return ", ".join(f"@{cleaned.artifact.manifest.step}" for cleaned in found)
+
+
+def _ask(shown: list[tuple[float, Document]]) -> list[tuple[float, bool]]:
+    """Show documents one by one and ask about each; q ends it."""
+    from lianlu.core import console
+
+    answers = []
+    for number, (value, document) in enumerate(shown, 1):
+        console.out(f"\n--- {number} of {len(shown)}: {document.id}, value {value:g}\n{document.text[:SHOWN_CHARS]}")
+        answer = typer.prompt("worth keeping? y, n, s to skip, q to end", default="s", show_default=False)[:1].lower()
+        if answer == "q":
+            break
+        if answer in ("y", "n"):
+            answers.append((value, answer == "y"))
+    return answers
+
+
+def _decide_anew(cleaned: Cleaned, where: str, limit: float) -> None:
+    """Run the clean stage again on the scores that are there."""
+    from lianlu.core import console
+    from lianlu.core.config import with_overrides
+    from lianlu.core.store import Store
+    from lianlu.recipe.recipe import build_recipe
+    from lianlu.recipe.run import run_recipe
+
+    step = cleaned.artifact.manifest.step
+    own = cleaned.config.model_dump(mode="json") | {"scores": str(cleaned.scored.parent), "stage": "clean"}
+    recipe = build_recipe(step, {"steps": {step: with_overrides(own, [f"{where}={limit!r}"])}})
+    for result in run_recipe(recipe, Store.locate()):
+        console.out(f"{step}: {result.artifact.path}, {result.artifact.manifest.figures['documents']} documents")

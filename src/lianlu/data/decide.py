@@ -62,10 +62,10 @@ class Rules:
         """Every rule that has a value, for one document."""
         verdict = self.unwanted(kind)
         first = [RuleValue(verdict.rule, verdict.value, verdict.threshold, True)] if verdict else []
-        column = {name: np.array([value]) for name, value in values.items() if not np.isnan(value)}
+        known = [name for name, value in values.items() if not np.isnan(value)]
         return first + [
-            RuleValue(name, plain(values[name]), limit, limit is not False and bool(_outside(name, column[name], limit)[0]))
-            for name, limit in self.bounds(kind, column)
+            RuleValue(name, plain(values[name]), limit, limit is not False and bool(is_broken(name, values[name], limit)))
+            for name, limit in self.bounds(kind, known)
         ]
 
 
@@ -83,15 +83,16 @@ def decide(signals: Mapping[str, Column], kinds: Sequence[Kind], rules: Rules) -
         left: Rows = np.array(own)
         for name, limit in rules.bounds(kind, signals):
             if limit is not False:
-                broken = _outside(name, signals[name][left], limit)
+                broken = is_broken(name, signals[name][left], limit)
                 for row in left[broken]:
                     verdicts[row] = Verdict(name, plain(float(signals[name][row])), limit)
                 left = left[~broken]
     return verdicts
 
 
-def _outside(name: str, column: Column, limit: float) -> npt.NDArray[np.bool_]:
-    return column < limit if name.split(".")[1].startswith("min_") else column > limit
+def is_broken(rule: str, value: float | Column, limit: float) -> Any:
+    """Whether a value, or each of a column, is outside the bound of a rule."""
+    return value < limit if rule.split(".")[1].startswith("min_") else value > limit
 
 
 def plain(value: float) -> float:
