@@ -40,20 +40,17 @@ def exact_duplicates(chunks: Sequence[Chunk], places: Sequence[Place]) -> dict[P
 
 def near_duplicates(chunks: Sequence[Chunk], places: Sequence[Place], min_jaccard: float) -> dict[Place, Duplicate]:
     """The same for near duplicates."""
-    lengths = [int(chunks[number].num_bytes[row]) for number, row in places]
+    if not places:
+        return {}
+    rows = [np.array([row for own, row in places if own == number], dtype=np.int64) for number in range(len(chunks))]
+    lengths = np.concatenate([chunk.num_bytes[own] for chunk, own in zip(chunks, rows, strict=True)])
 
-    def keys(index: int) -> Hashes:
-        number, row = places[index]
-        keys: Hashes = chunks[number].bands[row]
-        return keys
+    def band(number: int) -> Hashes:
+        return np.concatenate([chunk.bands[own, number] for chunk, own in zip(chunks, rows, strict=True)])
 
     def sets(index: int) -> Hashes:
         number, row = places[index]
-        return np.asarray(chunks[number].shingles(row))
+        return chunks[number].shingles(row)
 
-    decisions = find_duplicates(lengths, keys, sets, min_jaccard)
-    return {
-        places[index]: Duplicate("near_dedup", places[kept], similarity)
-        for index, kept, similarity in decisions
-        if kept is not None
-    }
+    found = find_duplicates(lengths, band, sets, min_jaccard)
+    return {places[index]: Duplicate("near_dedup", places[kept], similarity) for index, kept, similarity in found}

@@ -9,9 +9,9 @@ does not depend on chunks or workers. The hash functions are multiply-shift on 6
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,11 @@ NUM_BANDS = 16
 NUM_ROWS = 8
 NUM_HASHES = NUM_BANDS * NUM_ROWS
 _BLOCK = 1024
+MAX_KEPT = 256
+MAX_COMPARED = 64
+"""Kept documents remembered for one key, and compared with one document: what a template shared by thousands may cost."""
 Hashes = npt.NDArray[np.uint64]
+Longs = npt.NDArray[np.int64]
 
 
 def _splitmix(start: int, count: int) -> Hashes:
@@ -85,29 +89,60 @@ def jaccard(a: Hashes, b: Hashes) -> float:
 
 
 def find_duplicates(
-    lengths: Sequence[int], keys: Callable[[int], Hashes], sets: Callable[[int], Hashes], min_jaccard: float
-) -> Iterator[tuple[int, int | None, float]]:
-    """Decide about each document, longest first: (document, the kept one it repeats or None, their similarity).
+    lengths: Longs, band: Callable[[int], Hashes], sets: Callable[[int], Hashes], min_jaccard: float
+) -> Iterator[tuple[int, int, float]]:
+    """The documents to drop: (document, the kept one it repeats, their similarity), from the longest to the shortest.
 
-    `keys(i)` gives the band keys and `sets(i)` the shingles of document i; both are asked for as needed.
+    `band(b)` gives the keys of band b for all documents, `sets(i)` the shingles of document i. Memory is a few words a
+    document for one band at a time, and more only for documents that share a key with another.
     """
-    buckets: defaultdict[int, list[int]] = defaultdict(list)
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        own: Any = sets(index)
+    order = np.lexsort((np.arange(len(lengths)), -lengths))
+    groups = _collisions(band, order)
+    kept: defaultdict[int, list[int]] = defaultdict(list)
+    for index, own_groups in groups:
+        own = sets(index)
         if not len(own):
-            yield index, None, 0.0
             continue
-        places = keys(index).tolist()
-        candidates = dict.fromkeys(other for place in places for other in buckets.get(place, ()))
-        found = next(_verified(own, candidates, sets, min_jaccard), None)
-        if found is None:
-            for place in places:
-                buckets[place].append(index)
-        yield (index, *found) if found else (index, None, 0.0)
+        shared = Counter(other for group in own_groups for other in kept[group])
+        found = next(_verified(own, (other for other, _ in shared.most_common(MAX_COMPARED)), sets, min_jaccard), None)
+        if found:
+            yield index, *found
+            continue
+        for group in own_groups:
+            if len(kept[group]) < MAX_KEPT:
+                kept[group].append(index)
+
+
+def _collisions(band: Callable[[int], Hashes], order: Longs) -> Iterator[tuple[int, list[int]]]:
+    """Documents that share a key with another one, in this order, with the numbers of the groups that share one."""
+    members, groups, count = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
+    for number in range(NUM_BANDS):
+        own, numbers = _shared(band(number))
+        members.append(own)
+        groups.append(numbers + count)
+        count += int(numbers[-1]) + 1 if len(numbers) else 0
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    all_members, all_groups = np.concatenate(members), np.concatenate(groups)
+    sorting = np.argsort(rank[all_members], kind="stable")
+    all_members, all_groups = all_members[sorting], all_groups[sorting]
+    starts = np.flatnonzero(np.diff(all_members, prepend=-1))
+    for start, end in itertools.pairwise(np.append(starts, len(all_members))):
+        yield int(all_members[start]), all_groups[start:end].tolist()
+
+
+def _shared(keys: Hashes) -> tuple[Longs, Longs]:
+    """The places of keys that occur more than once, and for each the number of its key, from 0."""
+    sorting = np.argsort(keys, kind="stable")
+    ordered = keys[sorting]
+    new = np.ones(len(keys), dtype=bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
+    alone = new & np.append(new[1:], True)[: len(keys)]
+    return sorting[~alone], np.cumsum(new[~alone]) - 1
 
 
 def _verified(
-    own: Hashes, candidates: dict[int, None], sets: Callable[[int], Hashes], min_jaccard: float
+    own: Hashes, candidates: Iterable[int], sets: Callable[[int], Hashes], min_jaccard: float
 ) -> Iterator[tuple[int, float]]:
     for other in candidates:
         theirs = sets(other)

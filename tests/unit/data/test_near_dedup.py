@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lianlu.data.near_dedup import NUM_HASHES, bands, find_duplicates, jaccard, shingles, signature
+from lianlu.data.near_dedup import NUM_BANDS, NUM_HASHES, bands, find_duplicates, jaccard, shingles, signature
 from lianlu.data.textview import TextView
 
 WORDS = [f"word{n}" for n in range(5000)]
@@ -23,9 +23,9 @@ def changed(words: list[str], share: float, rng: random.Random) -> list[str]:
 
 def decide(texts: list[str], limit: float = 0.7) -> dict[int, int]:
     sets = [shingles(TextView(text)) for text in texts]
-    keys = [bands(hashes) if len(hashes) else hashes for hashes in sets]
-    found = find_duplicates([len(text) for text in texts], keys.__getitem__, sets.__getitem__, limit)
-    return {index: kept for index, kept, _ in found if kept is not None}
+    keys = np.array([bands(hashes) if len(hashes) else np.zeros(NUM_BANDS, np.uint64) for hashes in sets])
+    lengths = np.array([len(text) for text in texts])
+    return {index: kept for index, kept, _ in find_duplicates(lengths, lambda b: keys[:, b], sets.__getitem__, limit)}
 
 
 def test_the_signature_estimates_jaccard() -> None:
