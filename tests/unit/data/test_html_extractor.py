@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lianlu.data import html_extractor
+from lianlu.data import child
 from lianlu.data.html_extractor import HtmlExtractor
 from lianlu.data.thresholds import Verdict
 
@@ -59,9 +59,9 @@ def test_pages_without_an_article_say_so_and_do_not_stop_the_next(pages: HtmlExt
 def test_a_page_over_its_time_or_a_crash_costs_only_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     stand_in = tmp_path / "child.py"
     stand_in.write_text(SLEEPER)
-    popen = html_extractor.subprocess.Popen
+    popen = child.subprocess.Popen
     monkeypatch.setattr(
-        html_extractor.subprocess, "Popen", lambda command, **rest: popen([command[0], str(stand_in), command[-1]], **rest)
+        child.subprocess, "Popen", lambda command, **rest: popen([command[0], str(stand_in), command[-1]], **rest)
     )
     extractor = HtmlExtractor(0.1)
     assert extractor.extract(b"fine") == "fine"
@@ -69,10 +69,10 @@ def test_a_page_over_its_time_or_a_crash_costs_only_itself(monkeypatch: pytest.M
     assert extractor.extract(b"fine") == "fine"
     assert extractor.extract(b"crash") == Verdict("extract.crashed", f"signal {int(signal.SIGSEGV)}", "a parser that survives")
     assert extractor.extract(b"fine") == "fine"
-    child = extractor._child
-    assert child is not None
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
+    process = extractor.child.process
+    assert process is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
     assert isinstance(extractor.extract(b"fine"), Verdict)
     assert extractor.extract(b"fine") == "fine"
     extractor.close()

@@ -1,0 +1,207 @@
+"""A git repository without a working tree (`.git`, or a bare one): the files of its HEAD, read through the `git` program.
+
+Nothing is checked out: blobs are streamed from the object store, so that no name can lead anywhere. git runs
+no hooks, reads no configuration but the repository's own, and may not use the network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+
+from lianlu.core.errors import MissingExtraError
+from lianlu.data.raw import CONTAINERS, REPOSITORY, Raw, kind_of, language_of, printable, rejected
+from lianlu.data.read import licenses
+from lianlu.data.read.repository import Repository
+from lianlu.data.thresholds import Verdict
+
+_OPTIONS = ("--no-pager", "--no-replace-objects", "-c", "core.fsmonitor=false")
+_ADDRESS = re.compile(r"(?:https?|ssh|git)://(?:[^/@\s]*@)?([\w.-]+\.\w+)(?::\d+)?/(\S+)|git@([\w.-]+):(\S+)")
+_COMMITTER = re.compile(rb"^committer .*> (\d{1,11}) [+-]\d{4}$", re.MULTILINE)
+_LINK, _SUBMODULE = "120000", "160000"
+
+
+@dataclass(frozen=True)
+class _Entry:
+    mode: str
+    sha: str
+    num_bytes: int
+    path: str
+
+
+def is_repository(folder: Path) -> bool:
+    """Whether a folder is a git directory itself: `.git`, or a bare repository."""
+    return (folder / "HEAD").is_file() and (folder / "objects").is_dir() and (folder / "refs").is_dir()
+
+
+def has_git(folder: Path) -> bool:
+    """Whether a folder is a working tree: it holds a git directory, or the file that points to one elsewhere."""
+    return (folder / ".git").is_file() or is_repository(folder / ".git")
+
+
+def name_of(folder: Path) -> str:
+    """What a git directory's repository is called: by its folder."""
+    path = folder.resolve()
+    return printable(path.parent.name if path.name == ".git" else path.name.removesuffix(".git"))
+
+
+def listed(folder: Path, path: str) -> Raw:
+    """The repository as one thing to read; its size is that of its packs."""
+    size = sum(pack.stat().st_size for pack in (folder / "objects" / "pack").glob("*.pack"))
+    return Raw(path, REPOSITORY, size, path=path, file=str(folder))
+
+
+def files(raw: Raw, max_bytes: int) -> Iterator[Raw]:
+    """The files at HEAD in git's order, hidden ones left out. Raises: MissingExtraError without git."""
+    folder = Path(raw.file)
+    try:
+        entries = [entry for entry in _entries(folder) if not any(part.startswith(".") for part in entry.path.split("/"))]
+    except (subprocess.CalledProcessError, ValueError) as error:
+        reason = _reason(error).replace(str(folder), raw.path)
+        yield rejected(raw, raw.id, Verdict("read.damaged", reason, "a git repository with a HEAD"))
+        return
+    if not entries:
+        yield rejected(raw, raw.id, Verdict("read.empty", 0, 1))
+    with _Objects(folder) as blobs:
+        repository = Repository(name_of(folder), url=_address(folder), licenses=_licenses(entries, blobs))
+        repository.commit, repository.date = _head(blobs)
+        for entry in entries:
+            yield _file(raw, entry, repository, blobs, max_bytes)
+
+
+def _file(raw: Raw, entry: _Entry, repository: Repository, blobs: _Objects, max_bytes: int) -> Raw:
+    name = f"{raw.path}/{entry.path}"
+    if verdict := _hopeless(entry, max_bytes):
+        return rejected(raw, name, verdict, entry.num_bytes)
+    _, content = blobs.read(entry.sha)
+    if content is None:
+        return rejected(raw, name, Verdict("read.damaged", "its object is missing", "a whole repository"))
+    document = repository.document(name, entry.path)
+    return Raw(
+        name,
+        kind_of(entry.path),
+        len(content),
+        raw.path,
+        "",
+        language_of(entry.path),
+        document.license,
+        document,
+        content=content,
+    )
+
+
+def _hopeless(entry: _Entry, max_bytes: int) -> Verdict | None:
+    if entry.mode in (_LINK, _SUBMODULE):
+        return Verdict("read.not_a_file", "link" if entry.mode == _LINK else "submodule", "a regular file")
+    if entry.num_bytes > max_bytes:
+        return Verdict("read.max_bytes", entry.num_bytes, max_bytes)
+    if kind_of(entry.path) in CONTAINERS:
+        return Verdict("read.nested", kind_of(entry.path), "a file by itself: take it out first")
+    return None
+
+
+def _head(objects: _Objects) -> tuple[str, str]:
+    """Hash and date (ISO 8601, UTC) of the commit; `git log` is not asked, since its settings can name programs to run."""
+    sha, commit = objects.read("HEAD")
+    told = _COMMITTER.search(commit or b"")
+    return sha, datetime.fromtimestamp(int(told[1]), UTC).isoformat() if told else ""
+
+
+def _licenses(entries: list[_Entry], blobs: _Objects) -> dict[str, str]:
+    """The licence of each folder that has licence files."""
+    found: dict[str, dict[str, str]] = {}
+    for entry in entries:
+        path = PurePosixPath(entry.path)
+        if (
+            licenses.is_license_name(path.name)
+            and entry.mode not in (_LINK, _SUBMODULE)
+            and entry.num_bytes <= licenses.MAX_BYTES
+        ):
+            found.setdefault(str(path.parent), {})[path.name] = (blobs.read(entry.sha)[1] or b"").decode("utf-8", "replace")
+    return {folder: licenses.of_files(texts) for folder, texts in found.items()}
+
+
+def _entries(folder: Path) -> Iterator[_Entry]:
+    for line in _run(folder, "ls-tree", "-r", "-z", "-l", "--full-tree", "HEAD").split(b"\0"):
+        if line:
+            told, _, path = line.partition(b"\t")
+            mode, _, sha, size = told.decode().split()
+            yield _Entry(mode, sha, int(size) if size.isdigit() else 0, path.decode("utf-8", "replace"))
+
+
+def _address(folder: Path) -> str:
+    """Where the repository came from, without names and passwords; empty if that is a place on this machine."""
+    try:
+        told = _ADDRESS.match(_run(folder, "config", "--get", "remote.origin.url").decode("utf-8", "replace").strip())
+    except subprocess.CalledProcessError:
+        return ""
+    return f"https://{told[1] or told[3]}/{(told[2] or told[4]).removesuffix('.git')}" if told else ""
+
+
+class _Objects:
+    """Contents out of the object store, one after another over a pipe."""
+
+    def __init__(self, folder: Path) -> None:
+        self._process = subprocess.Popen(
+            _command(folder, "cat-file", "--batch"), env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def __enter__(self) -> _Objects:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        self._process.kill()
+        self._process.wait()
+
+    def read(self, name: str) -> tuple[str, bytes | None]:
+        """The hash of an object and its content; None for the content if it is not there."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        try:
+            stdin.write(name.encode() + b"\n")
+            stdin.flush()
+            told = stdout.readline().decode().split()
+            content = stdout.read(int(told[2]) + 1) if len(told) == 3 else b""
+        except BrokenPipeError:
+            return "", None
+        return (told[0], content[:-1]) if content and len(content) == int(told[2]) + 1 else ("", None)
+
+
+def _run(folder: Path, *arguments: str) -> bytes:
+    command = _command(folder, *arguments)
+    return subprocess.run(command, env=_environment(), stdin=subprocess.DEVNULL, capture_output=True, check=True).stdout
+
+
+def _command(folder: Path, *arguments: str) -> list[str]:
+    program = shutil.which("git")
+    if program is None:
+        hint = "install git, or unpack the repository's files into a folder"
+        raise MissingExtraError(f"reading the repository {folder} needs the program git", hint=hint)
+    return [program, *_OPTIONS, f"--git-dir={folder}", *arguments]
+
+
+def _environment() -> dict[str, str]:
+    """The environment without git's own settings."""
+    own = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    quiet = {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": "none"}
+    return {**own, "LC_ALL": "C", "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull, **quiet}
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, subprocess.CalledProcessError):
+        said = error.stderr.decode("utf-8", "replace").strip().splitlines()
+        return said[-1][:200] if said else f"git ended with {error.returncode}"
+    return str(error)

@@ -1,0 +1,98 @@
+"""Web archives (WARC 1.0 and 1.1, ISO 28500; .warc, .warc.gz, and the WET files of texts): pages with address and date.
+
+Read by FastWARC, record by record, so that the size of an archive does not matter. Answers with HTML, plain text, Markdown or
+a PDF are read; every other answer (another type, a status that is not 200) is a rejection that says so. A truncated or
+damaged archive gives the records before the break and one rejection for the rest.
+
+Of a body no more is held or unpacked than the limit for documents: bodies are decoded here (`http_body`), not by the library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lianlu.data.raw import HTML, MARKDOWN, PDF, TEXT, Raw, rejected
+from lianlu.data.read.http_body import decoded, in_utf8
+from lianlu.data.thresholds import Verdict
+from lianlu.formats import jsonl
+from lianlu.formats.documents import Document
+
+if TYPE_CHECKING:
+    from fastwarc.warc import WarcRecord
+
+TYPES = {
+    "text/html": HTML, "application/xhtml+xml": HTML, "text/plain": TEXT, "text/markdown": MARKDOWN, "application/pdf": PDF,
+}  # fmt: skip
+
+
+def pages(raw: Raw, max_bytes: int) -> Iterator[Raw]:
+    """The answers in one archive, in order."""
+    from fastwarc.warc import ArchiveIterator, WarcRecordType
+
+    number = found = 0
+    try:
+        for number, record in enumerate(ArchiveIterator(Path(raw.file)), 1):
+            if record.record_type in (WarcRecordType.response, WarcRecordType.conversion):
+                found += 1
+                yield _page(raw, record, number, max_bytes)
+            elif record.reader.consume() < record.content_length:
+                raise EOFError
+    except (OSError, EOFError, ValueError) as error:
+        found += 1
+        reason = jsonl.damage(error).replace(raw.file, raw.path)[:200]
+        yield rejected(raw, f"{raw.path}#{number + 1}", Verdict("read.damaged", reason, "a whole archive"))
+    if not found:
+        yield rejected(raw, raw.id, Verdict("read.empty", 0, 1))
+
+
+def _page(raw: Raw, record: WarcRecord, number: int, max_bytes: int) -> Raw:
+    """One answer. Raises: EOFError if the archive breaks off in it."""
+    name = (record.record_id or f"{raw.path}#{number}").strip("<>").removeprefix("urn:uuid:")
+    document = Document(name, "", url=record.headers.get("WARC-Target-URI") or "", date=_date(record), path=raw.path)
+    kind = TYPES.get(_type(record), "")
+    left = record.content_length
+    verdict = _hopeless(record, max_bytes)
+    if verdict is not None and record.reader.consume() < left:
+        raise EOFError
+    content = verdict or _content(record, kind, max_bytes)
+    if isinstance(content, Verdict):
+        return Raw(name, TEXT, left, path=raw.path, document=document, verdict=content)
+    return Raw(name, kind, len(content), path=raw.path, document=document, content=content)
+
+
+def _hopeless(record: WarcRecord, max_bytes: int) -> Verdict | None:
+    if record.is_http and not record.is_http_parsed:
+        raise EOFError
+    if record.is_http_parsed and record.http_headers.status_code != 200:
+        return Verdict("read.http_status", record.http_headers.status_code or "none", 200)
+    if _type(record) not in TYPES:
+        return Verdict("read.media_type", _type(record) or "none", "HTML, plain text, Markdown or PDF")
+    if record.content_length > max_bytes:
+        return Verdict("read.max_bytes", record.content_length, max_bytes)
+    return None
+
+
+def _content(record: WarcRecord, kind: str, max_bytes: int) -> bytes | Verdict:
+    left = record.content_length
+    body = record.reader.read(left) if left else b""
+    if len(body) < left:
+        raise EOFError
+    if not record.is_http_parsed:
+        return body or Verdict("read.empty", 0, 1)
+    content = decoded(body, record.http_headers.to_dict(), max_bytes)
+    if isinstance(content, Verdict):
+        return content
+    return content if kind == PDF else in_utf8(content, record.http_charset)
+
+
+def _type(record: WarcRecord) -> str:
+    """text/html and the like, in small letters."""
+    stated = record.http_content_type if record.is_http_parsed else record.headers.get("Content-Type")
+    return (stated or "").partition(";")[0].strip().lower()
+
+
+def _date(record: WarcRecord) -> str:
+    """When it was fetched, as the archive says it (ISO 8601)."""
+    return record.headers.get("WARC-Date") or ""
