@@ -13,13 +13,15 @@ from functools import cache
 from typing import Any
 
 from lianlu.data.child import serve
+from lianlu.data.read.html_tree import prepared
 
 
 def by_trafilatura(page: bytes) -> str:
-    """The article of a page by trafilatura, with tables and without readers' comments."""
+    """The article of a page by trafilatura, with tables and formulas, without what is hidden and readers' comments."""
     import trafilatura
 
-    return trafilatura.extract(whole(page), include_comments=False, include_tables=True) or ""
+    tree = prepared(page)
+    return "" if tree is None else trafilatura.extract(tree, include_comments=False, include_tables=True) or ""
 
 
 def by_resiliparse(page: bytes) -> str:
@@ -34,7 +36,7 @@ def by_magic_html(page: bytes) -> str:
     from trafilatura import html2txt
 
     found = _magic_html().extract(_decoded(page), base_url="").get("html") or ""
-    return html2txt(found) if found.strip() else ""
+    return html2txt(f"<html>{found}</html>") if found.strip() else ""
 
 
 EXTRACTORS: dict[str, Callable[[bytes], str]] = {
@@ -54,12 +56,6 @@ def _decoded(page: bytes) -> str:
 
     text: str = decode_file(page)
     return text
-
-
-def whole(page: bytes) -> bytes:
-    """The page, or a fragment put into one: trafilatura takes text without an html tag for no page at all."""
-    head = page[:2000].lower()
-    return page if b"<html" in head or b"\0" in head else b"<html><body>" + page + b"</body></html>"
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ def pages(raw: Raw, max_bytes: int) -> Iterator[Raw]:
     number = found = 0
     try:
         for number, record in enumerate(ArchiveIterator(Path(raw.file)), 1):
+            if record.headers.get("Content-Length") is None:
+                raise EOFError  # every record has one: its header breaks off
             if record.record_type in (WarcRecordType.response, WarcRecordType.conversion):
                 found += 1
                 yield _page(raw, record, number, max_bytes)
