@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import gzip
 import os
+import resource
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from lianlu.core.errors import DataError
 from lianlu.data.extract import documents, read
@@ -103,3 +106,29 @@ def test_one_file_is_a_source_and_nothing_is_an_error(tmp_path: Path) -> None:
         list_files(tmp_path / "empty")
     with pytest.raises(DataError, match="there is no"):
         list_files(tmp_path / "absent")
+
+
+def test_packed_records_that_unpack_to_any_size_or_break_off_are_named(tmp_path: Path) -> None:
+    row = b'{"text": "one"}\n'
+    with gzip.open(tmp_path / "bomb.jsonl.gz", "wb", compresslevel=1) as file:
+        file.write(row)
+        for _ in range(400):
+            file.write(b"a" * (1 << 20))
+        file.write(b"\n" + row)
+    lines = b"".join(b'{"text": "%d"}\n' % number for number in range(20_000))
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(lines)[:-5000])
+    (tmp_path / "cut.jsonl.zst").write_bytes(zstandard.compress(lines)[:-2000])
+    (tmp_path / "odd.jsonl").write_bytes(row + b'{"text": "caf\xe9"}\n' + row)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    def verdicts(name: str) -> list[str]:
+        found = expand(list_files(tmp_path / name).raws, ("text",), 1_000_000)
+        return [str(raw.verdict.value) if raw.verdict else "" for raw in found]
+
+    assert verdicts("bomb.jsonl.gz") == ["", "line above the limit of 1,000,000 bytes", ""]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+    for name in ("cut.jsonl.gz", "cut.jsonl.zst"):
+        found = verdicts(name)
+        assert found[-1] == "truncated archive"
+        assert name.endswith("zst") or len(found) > 100
+    assert verdicts("odd.jsonl")[1].startswith("not UTF-8")

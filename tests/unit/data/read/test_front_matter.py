@@ -39,8 +39,10 @@ def test_yaml_goes_to_meta_and_to_where_documents_keep_it() -> None:
 @pytest.mark.parametrize(
     ("head", "told"),
     [
-        ("+++\ntitle = 'S'\ndate = 2020-01-02\n[extra]\nweight = 3\n+++\n", {"title": "S", "date": "2020-01-02", "extra": {"weight": 3}}),
-        ('[#]: subject: "S: t"\n[#]: via: "https://e.org"\n[#]: author: (wxy)\n', {"subject": "S: t", "via": "https://e.org", "author": "wxy"}),
+        ("+++\ntitle = 'S'\ndate = 2020-01-02\n[extra]\nweight = 3\n+++\n",
+         {"title": "S", "date": "2020-01-02", "extra": {"weight": 3}}),
+        ('[#]: subject: "S: t"\n[#]: via: "https://e.org"\n[#]: author: (wxy)\n',
+         {"subject": "S: t", "via": "https://e.org", "author": "wxy"}),
         ("PEP: 1\nTitle: S\nAuthor: A,\n        B\n", {"pep": "1", "title": "S", "author": "A, B"}),
         (":Author: A\n:Date: 2020-01-02\n", {"author": "A", "date": "2020-01-02"}),
     ],

@@ -77,7 +77,8 @@ def test_a_git_folder_and_a_bare_repository_are_read_at_head(ships: Path) -> Non
             for path in ("LICENSE", "ferry.py", "中文 name.md", "vendor/knots/UNLICENSE", "vendor/knots/knot.c")
         }
         assert rejected == {
-            f"{prefix}/huge.txt": "read.max_bytes", f"{prefix}/link.py": "read.not_a_file", f"{prefix}/records.jsonl": "read.nested",
+            f"{prefix}/huge.txt": "read.max_bytes", f"{prefix}/link.py": "read.not_a_file",
+            f"{prefix}/records.jsonl": "read.nested",
         }  # fmt: skip
         meta = {"repo": name, "commit": commit}
         assert kept[f"{prefix}/ferry.py"] == Document(

@@ -85,8 +85,10 @@ def test_a_file_over_its_time_costs_only_itself(tmp_path: Path, monkeypatch: pyt
 
 
 def test_lines_are_joined_as_their_widths_and_ends_tell() -> None:
-    page = "The harbour was built in the year of the great inven\ufffe\ntion of steam and is in use since then, all with\nno break.\nOld."
-    whole = "The harbour was built in the year of the great invention of steam and is in use since then, all with no break.\nOld."
+    page = (
+        "The harbour was built in a year of great inven\ufffe\ntion of steam and is in use since then, all with\nno break.\nOld."
+    )
+    whole = "The harbour was built in a year of great invention of steam and is in use since then, all with no break.\nOld."
     assert pdf.joined([page]) == whole
     assert (
         pdf.joined(["这一行写满了整个页面的宽度没有\n标点所以下一行接着它。\n新的一段。"])
