@@ -94,7 +94,8 @@ def _written(raw: Raw, text: str) -> Document:
     """A text file: what stands before a text and tells about it goes to where documents keep that, and so do pictures."""
     if raw.kind == sources.CODE:
         return _document(raw, text)
-    told, text = front_matter.split(text.replace("\r\n", "\n"))
+    told, body = front_matter.split(text.replace("\r\n", "\n"))
+    text = body if told else text
     document = _document(raw, text)
     front_matter.tell(document, told)
     if raw.kind == sources.MARKDOWN and (media := marked(text)):

@@ -7,6 +7,7 @@ PDFium's, formulas and tables come as their characters; pictures of pages have n
 
 from __future__ import annotations
 
+import atexit
 import json
 import re
 import sys
@@ -52,7 +53,9 @@ def document(content: bytes, known: Document) -> Document | Verdict:
 @cache
 def _child() -> Child:
     """The PDF reader of this process; it ends with the process."""
-    return Child(("lianlu.data.read.pdf",), LIMIT_S)
+    child = Child(("lianlu.data.read.pdf",), LIMIT_S)
+    atexit.register(child.close)
+    return child
 
 
 def joined(pages: Sequence[str]) -> str:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from lianlu.core.config import validate, with_overrides
 from lianlu.core.store import Output
-from lianlu.data import clean
+from lianlu.data import clean, scored
 from lianlu.data.clean import CleanConfig
+from lianlu.data.read import pdf
 from lianlu.formats import jsonl
 from lianlu.formats.documents import read_documents
 
@@ -23,7 +24,8 @@ def test_a_folder_of_every_format(tmp_path: Path) -> None:
     source.mkdir()
     http = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n{PAGE}".encode()
     head = (
-        "WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:1>\r\nWARC-Date: 2024-02-01T10:00:00Z\r\n"
+        "WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:1>\r\n"
+        "WARC-Date: 2024-02-01T10:00:00Z\r\n"
         f"WARC-Target-URI: http://e.org/1\r\nContent-Type: application/http; msgtype=response\r\nContent-Length: {len(http)}\r\n\r\n"
     )
     (source / "a.warc.gz").write_bytes(gzip.compress(head.encode() + http + b"\r\n\r\n"))
@@ -38,6 +40,8 @@ def test_a_folder_of_every_format(tmp_path: Path) -> None:
     out = Output(tmp_path / "out")
     config = with_overrides({"source": str(source), "rules": [], "workers": 2}, ())
     clean.run(validate(CleanConfig, config), out)
+    scored._pages(5.0).close()
+    pdf._child().close()
     kept = {document.id: document for document in read_documents(out.path)}
     assert set(kept) == {"1", "b.zip/b-1/ferry.py", "b.zip/b-1/LICENSE", "c.md", "w"}
     assert (kept["1"].url, kept["1"].date) == ("http://e.org/1", "2024-02-01T10:00:00Z")
