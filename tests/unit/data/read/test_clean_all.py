@@ -26,7 +26,7 @@ def test_a_folder_of_every_format(tmp_path: Path) -> None:
     head = (
         "WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:1>\r\n"
         "WARC-Date: 2024-02-01T10:00:00Z\r\n"
-        f"WARC-Target-URI: http://e.org/1\r\nContent-Type: application/http; msgtype=response\r\nContent-Length: {len(http)}\r\n\r\n"
+        f"WARC-Target-URI: http://e.org/1\r\nContent-Type: application/http\r\nContent-Length: {len(http)}\r\n\r\n"
     )
     (source / "a.warc.gz").write_bytes(gzip.compress(head.encode() + http + b"\r\n\r\n"))
     with zipfile.ZipFile(source / "b.zip", "w") as file:
