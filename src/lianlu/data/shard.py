@@ -80,7 +80,7 @@ def run(config: ShardConfig, out: Output) -> None:
     _write(out.path / HELD_OUT, parts, order[held], tokenizer.vocab_size)
     tokenizer.save(out.path)
     train = open_shard(out.path / TRAIN)
-    out.figures.update(figures(train, open_shard(out.path / HELD_OUT)))
+    out.figures.update(_figures(train, open_shard(out.path / HELD_OUT)))
     if config.weighted:
         out.figures["documents_left_out"] = sum(len(part.origins) for part in parts) - len(np.unique(order))
     out.figures["packing"] = _packing(train, config.sequence_lengths)
@@ -197,8 +197,7 @@ def _packing(train: TokenShard, sequence_lengths: Iterable[int]) -> dict[str, An
     return {length: {key: round(value, 6) for key, value in asdict(rate).items()} for length, rate in rates.items()}
 
 
-def figures(train: TokenShard, held_out: TokenShard) -> dict[str, Any]:
-    """What the manifest tells of a pair of shards."""
+def _figures(train: TokenShard, held_out: TokenShard) -> dict[str, Any]:
     text_bytes = int(train.text_bytes.sum()) + int(held_out.text_bytes.sum())
     tokens = train.num_tokens + held_out.num_tokens
     return {
