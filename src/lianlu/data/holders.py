@@ -126,8 +126,11 @@ def rows_meant(path: Path, names: Collection[str], parents: Collection[str]) -> 
 
 def _is_made_of(meta: str, parents: Collection[str]) -> bool:
     value = json.loads(meta)
-    given = value.get("parents")
-    return isinstance(given, list) and "retrieved_by" not in value and any(str(parent) in parents for parent in given)
+    given, retrieved = value.get("parents"), value.get("retrieved_by")
+    seeds = retrieved.get("seeds", ()) if isinstance(retrieved, dict) else ()
+    return isinstance(given, list) and any(
+        parent in parents for parent in given if isinstance(parent, str) and parent not in seeds
+    )
 
 
 def _find_tokens(holder: Holder, name: str) -> list[Path]:

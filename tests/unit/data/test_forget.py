@@ -208,8 +208,9 @@ def test_made_of_it_is_it_and_found_with_it_is_not(tmp_path: Path) -> None:
         store, "pages", "documents", [], [Document("a", "one", url=URL), Document("b", "two"), Document("a~2", "one", url="x")]
     )
     joined = Document("whole", "one\ntwo", meta={"parents": ["a", "b"]})
-    retrieved = Document("like", "three", meta={"parents": ["a"], "retrieved_by": {"method": "bm25"}})
-    second = published(store, "books", "documents", [first], [joined, retrieved])
+    retrieved = Document("like", "three", meta={"parents": ["a"], "retrieved_by": {"seeds": ["a"]}})
+    both = Document("both", "one\nthree", meta={"parents": ["a", "b"], "retrieved_by": {"seeds": ["b"]}})
+    second = published(store, "books", "documents", [first], [joined, retrieved, both])
     third = published(store, "more", "documents", [second], [Document("deep", "one", meta={"parents": ["whole"]})])
     other = published(store, "other", "documents", [], [Document("a", "another a", url="https://elsewhere.org")])
     model = published(store, "model", "checkpoint", [third])
