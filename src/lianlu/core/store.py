@@ -20,7 +20,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -231,8 +231,7 @@ class Store:
             for path in files_below(out.path)
             if path.name != "manifest.json"
         ]
-        digest = sha256_json([draft["kind"], [[f.path, f.sha256] for f in files if not f.path.startswith(LOGS + "/")]])
-        manifest = Manifest(**{**draft, "files": files, "digest": digest, "figures": out.figures})
+        manifest = Manifest(**{**draft, "files": files, "digest": digest_of(draft["kind"], files), "figures": out.figures})
         write_json(out.path / "manifest.json", manifest.model_dump(mode="json"))
         final = self.root / "artifacts" / manifest.id
         with disk_errors(final):
@@ -248,6 +247,11 @@ class Store:
         (folder / "manifest.json").unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
         return freed
+
+
+def digest_of(kind: str, files: Sequence[FileRecord]) -> str:
+    """The content digest of an artifact of this kind with these files; logs do not count."""
+    return sha256_json([kind, [[file.path, file.sha256] for file in files if not file.path.startswith(LOGS + "/")]])
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -64,3 +64,12 @@ class TextView:
     def tokens(self) -> list[str]:
         """Words for comparing texts: lower case, no punctuation, no indentation, each CJK character alone."""
         return _TOKEN.findall(self.text.lower())
+
+    def token_spans(self) -> list[tuple[int, int]]:
+        """Start and end of each of the tokens in the text."""
+        lower = self.text.lower()
+        spans = [match.span() for match in _TOKEN.finditer(lower)]
+        if len(lower) == len(self.text):
+            return spans
+        origin = [place for place, character in enumerate(self.text) for _ in character.lower()]  # some have two in lower case
+        return [(origin[start], origin[end - 1] + 1) for start, end in spans]

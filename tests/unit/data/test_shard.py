@@ -4,8 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
@@ -15,6 +17,7 @@ from lianlu.core.store import Output
 from lianlu.data import shard
 from lianlu.data.shard import ShardConfig
 from lianlu.formats.documents import Document, write_documents
+from lianlu.formats.shard_index import document_at, origins, range_of
 from lianlu.formats.shards import TokenShard, open_shard
 from lianlu.tokenizer.tokenizer import Tokenizer
 
@@ -71,10 +74,68 @@ def test_every_document_is_in_one_shard_with_its_end_and_its_bytes(data: Path, t
     assert Tokenizer.load(out.path).vocab_size == 257
     assert sorted(path.name for path in out.path.iterdir()) == [
         "held_out.bin",
+        "held_out.documents.parquet",
         "tokenizer.json",
         "tokenizer_config.json",
         "train.bin",
+        "train.documents.parquet",
     ]
+
+
+def test_every_token_leads_to_its_document_and_back(data: Path, tokenizer_dir: Path, tmp_path: Path) -> None:
+    out = run(data, tokenizer_dir, tmp_path / "out", held_out=0.2)
+    found = {}
+    for name in ("train.bin", "held_out.bin"):
+        opened = open_shard(out.path / name)
+        for text, origin in zip(texts(opened, tokenizer_dir), origins(opened), strict=True):
+            [place] = range_of(opened, origin.id)
+            assert document_at(opened, place.start).origin == document_at(opened, place.stop - 1).origin == origin
+            found[origin.id] = text
+    assert found == {document.id: document.text for document in DOCUMENTS}
+
+
+def test_weights_repeat_documents_and_leave_them_out(tokenizer_dir: Path, tmp_path: Path) -> None:
+    weights = [0, 0.5, 1, 2, 9, 1.5]
+    documents = [Document(f"d{n}", f"text {n}", meta={"weight": weights[n % 6]}) for n in range(600)]
+    write_documents(tmp_path / "data", [*documents, Document("plain", "text without a weight")])
+    plain = run(tmp_path / "data", tokenizer_dir, tmp_path / "plain", held_out=0.1)
+    out = run(tmp_path / "data", tokenizer_dir, tmp_path / "out", held_out=0.1, weighted=True, max_weight=3)
+    times = Counter(origin.id for origin in origins(open_shard(out.path / "train.bin")))
+    held = Counter(origin.id for origin in origins(open_shard(out.path / "held_out.bin")))
+    assert set(held.values()) == {1}
+    assert not set(held) & set(times)
+    assert {origin.id for origin in origins(open_shard(plain.path / "held_out.bin"))} >= set(held)
+    trained = {n: [times[f"d{k}"] for k in range(n, 600, 6) if f"d{k}" not in held] for n in range(6)}
+    assert set(trained[0]) == {0}
+    assert set(trained[1]) == {0, 1}
+    assert set(trained[2]) == {1} == {times["plain"] + held["plain"]}
+    assert set(trained[3]) == {2}
+    assert set(trained[4]) == {3}
+    assert set(trained[5]) == {1, 2}
+    assert 30 <= sum(trained[1]) <= 60
+    assert out.figures["documents_left_out"] == sum(1 for n in range(600) if not times[f"d{n}"] and not held[f"d{n}"])
+    assert len(range_of(open_shard(out.path / "train.bin"), "d4")) == 3
+
+
+def test_a_weight_that_is_none_is_refused(tokenizer_dir: Path, tmp_path: Path) -> None:
+    for number, weight in enumerate([-1, "2", True, float("nan"), float("inf")]):
+        folder = tmp_path / str(number)
+        write_documents(folder, [Document("a", "text"), Document("b", "text", meta={"weight": weight})])
+        run(folder, tokenizer_dir, tmp_path / f"plain{number}")
+        with pytest.raises(DataError, match="document b has weight"):
+            run(folder, tokenizer_dir, tmp_path / f"out{number}", weighted=True)
+
+
+def test_crop_and_pad_rates_are_told(data: Path, tokenizer_dir: Path, tmp_path: Path) -> None:
+    config = ShardConfig(data=str(data), tokenizer=str(tokenizer_dir), sequence_lengths=(64, 4096))
+    (tmp_path / "out").mkdir()
+    out = Output(tmp_path / "out")
+    shard.run(config, out)
+    short, long = (out.figures["packing"][length] for length in ("64", "4096"))
+    lengths = np.diff(open_shard(out.path / "train.bin").offsets)
+    assert short["cropped_documents"] == round(float((lengths > 64).mean()), 6) > 0
+    assert long["cropped_tokens"] == 0 < short["cropped_tokens"] < 1
+    assert long["num_sequences"] == -(-lengths.sum() // 4096)
 
 
 def test_several_folders_become_one_set(data: Path, tokenizer_dir: Path, tmp_path: Path) -> None:
