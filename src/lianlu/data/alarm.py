@@ -8,7 +8,7 @@ there are few documents shares say nothing: such corpora and sources are left al
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,6 @@ from lianlu.data.columns import decision_columns, document_columns, num_chunks
 from lianlu.data.dedup import Duplicate, Place
 
 STEP = "near_dedup"
-_LATER = ("pii",)
-"""Steps after the comparison: what they drop has been compared."""
 
 
 @dataclass(frozen=True)
@@ -123,12 +121,15 @@ def of_duplicates(
             yield Compared(sources[row], (names or {}).get(kept, kept) if kept else None)
 
 
-def of_artifact(scored: Path, artifact: Path) -> Iterator[Compared]:
-    """The same from the decisions of a finished run; there kept documents are told apart by their ids alone."""
+def of_artifact(scored: Path, artifact: Path, later: Collection[str] = ()) -> Iterator[Compared]:
+    """The same from the decisions of a finished run; there kept documents are told apart by their ids alone.
+
+    `later` names the steps that follow: what they drop has been compared.
+    """
     for number in range(num_chunks(scored)):
         sources = document_columns(scored, number, "source")[0]
         rules, repeats = decision_columns(artifact, number, "rule", "repeats")
         for source, rule, other in zip(sources, rules, repeats, strict=True):
             step = rule.split(".")[0]
-            if step in ("", STEP, *_LATER):
+            if step in ("", STEP) or step in later:
                 yield Compared(source, other if step == STEP else None)
