@@ -27,7 +27,6 @@ _TEXT_CHARS = 100_000
 """How far two texts are read in search of a difference."""
 _BEFORE, _WINDOW = 60, 420
 _SIZES = (2, 3, 6, 11, 101)
-_STEPS = ("exact_dedup", "near_dedup", "semantic_dedup")
 _PIECE = re.compile(f"\\s+|[{CJK}]|[^\\s{CJK}]+")
 
 
@@ -38,6 +37,8 @@ class Cluster:
     size: int
     id: str = ""
     place: Place | None = None
+    rule: str = ""
+    """What took the kept document afterwards, if anything did."""
     members: list[tuple[float, str, str, Place]] = field(default_factory=list)
     """Similarity, step, id and place of those shown: the least similar."""
 
@@ -50,8 +51,8 @@ def clusters(scored: Path, artifact: Path) -> dict[str, Any]:
     """How many clusters of which size there are, and the largest of them with their texts, as JSON values."""
     hashes = [np.empty(0, np.uint64)]
     for number in range(num_chunks(scored)):
-        rules, repeats = decision_columns(artifact, number, "rule", "repeats")
-        own = [_hash(other) for rule, other in zip(rules, repeats, strict=True) if other and _step(rule) in _STEPS]
+        (repeats,) = decision_columns(artifact, number, "repeats")
+        own = [_hash(other) for other in repeats if other]
         hashes.append(np.array(own, dtype=np.uint64))
     keys, counts = np.unique(np.concatenate(hashes), return_counts=True)
     largest = np.lexsort((keys, -counts))[:MAX_CLUSTERS]
@@ -85,16 +86,11 @@ def _collect(scored: Path, artifact: Path, chosen: dict[int, Cluster]) -> None:
     for number in range(num_chunks(scored)):
         columns = decision_columns(artifact, number, "id", "rule", "value", "repeats")
         for row, (name, rule, value, repeats) in enumerate(zip(*columns, strict=True)):
-            if rule and not (repeats and _step(rule) in _STEPS):
-                continue
-            cluster = chosen.get(_hash(repeats if rule else name))
-            if cluster is None:
-                continue
-            cluster.id = repeats or name
-            if rule:
+            if repeats and (cluster := chosen.get(_hash(repeats))):
+                cluster.id = repeats
                 cluster.add((float(json.loads(value)), _step(rule), name, (number, row)))
-            elif cluster.place is None:
-                cluster.place = (number, row)
+            if (cluster := chosen.get(_hash(name))) and (cluster.place is None or (cluster.rule and not rule)):
+                cluster.place, cluster.rule = (number, row), rule
 
 
 def _with_texts(scored: Path, found: list[Cluster]) -> list[dict[str, Any]]:
@@ -106,6 +102,7 @@ def _with_texts(scored: Path, found: list[Cluster]) -> list[dict[str, Any]]:
             "id": shown(cluster.id, ID_CHARS),
             "size": cluster.size,
             "earlier": cluster.place is None,
+            "rule": shown(cluster.rule, 80),
             "excerpt": shown(texts[cluster.place], EXCERPT_CHARS) if cluster.place else "",
             "members": [
                 {

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lianlu.data.dedup import Place
-from lianlu.data.edits import LINE, applied
+from lianlu.data.edits import applied
 from lianlu.data.scored import Chunk
 from lianlu.formats.documents import Document
 
@@ -24,7 +24,7 @@ def shown(text: object, max_chars: int) -> str:
 
 
 def documents_at(scored: Path, places: Iterable[Place]) -> Iterator[tuple[Place, Document]]:
-    """The documents at these places, in order, without the lines that rules for lines take out: what rules have seen."""
+    """The documents at these places, in order, with their edits made: a page that is passed on has no personal data in it."""
     rows: dict[int, set[int]] = {}
     for number, row in places:
         rows.setdefault(number, set()).add(row)
@@ -32,5 +32,5 @@ def documents_at(scored: Path, places: Iterable[Place]) -> Iterator[tuple[Place,
         chunk = Chunk(scored, number)
         for row, (document, edits) in enumerate(zip(chunk.documents(), chunk.edits(), strict=True)):
             if row in rows[number]:
-                document.text = applied(document.text, [edit for edit in edits if edit.kind == LINE])
+                document.text = applied(document.text, edits)
                 yield (number, row), document

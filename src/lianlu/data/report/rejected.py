@@ -11,6 +11,8 @@ from typing import Any
 import xxhash
 
 from lianlu.core.errors import DataError
+from lianlu.data import pii
+from lianlu.data.edits import applied
 from lianlu.data.report.excerpts import ID_CHARS, shown
 
 MAX_SHOWN = 1500
@@ -42,7 +44,12 @@ def rejected(artifact: Path) -> dict[str, Any]:
 def _row(record: dict[str, Any]) -> dict[str, Any]:
     values = {name: shown(record.get(name, ""), 60) for name in ("rule", "value", "threshold", "domain")}
     long = {"id": shown(record.get("id", ""), ID_CHARS), "kept": shown(record.get("kept", ""), ID_CHARS)}
-    return {**values, **long, "excerpt": shown(record.get("excerpt", ""), _EXCERPT_CHARS)}
+    return {**values, **long, "excerpt": str(record.get("excerpt", ""))}
+
+
+def _excerpt(text: str) -> str:
+    """How a text begins, personal data replaced: what was rejected was not edited."""
+    return shown(applied(text, pii.find(text)), _EXCERPT_CHARS)
 
 
 def _chosen(drawn: dict[str, list[tuple[int, int, dict[str, Any]]]]) -> list[dict[str, Any]]:
@@ -51,6 +58,6 @@ def _chosen(drawn: dict[str, list[tuple[int, int, dict[str, Any]]]]) -> list[dic
     found: list[tuple[int, dict[str, Any]]] = []
     for left, own in zip(range(len(drawn), 0, -1), sorted(drawn.values(), key=len), strict=True):
         part = heapq.nlargest(max(room // left, 0), own, key=lambda entry: entry[:2])
-        found += [(-number, row) for _, number, row in part]
+        found += [(-number, {**row, "excerpt": _excerpt(row["excerpt"])}) for _, number, row in part]
         room -= len(part)
     return [row for _, row in sorted(found, key=lambda entry: entry[0])]

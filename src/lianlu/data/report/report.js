@@ -90,8 +90,7 @@
       table.append(row);
     });
     const details = element("details");
-    details.append(element("summary", "#"), table);
-    details.firstChild.setAttribute("aria-label", word("documents"));
+    details.append(element("summary", word("numbers")), table);
     return details;
   }
 

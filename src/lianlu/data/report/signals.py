@@ -25,7 +25,7 @@ NUM_BARS = 40
 NUM_SAMPLED = 4096
 """Values of a rule that say where its bars stand."""
 MAX_KINDS = 10
-MAX_SAMPLES = 1500
+MAX_SAMPLES = 3000
 MAX_PER_SIDE = 5
 """Documents on the page, over all rules and kinds, and on one side of one threshold."""
 Column = npt.NDArray[np.float64]
