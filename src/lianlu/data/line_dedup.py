@@ -7,8 +7,9 @@ partition files, and what is in more documents than allowed is written down in t
 on it goes. Then each chunk looks its lines up and writes the edits of its documents. Memory is one partition and one chunk;
 the outcome does not depend on workers, partitions or the order in which chunks are finished.
 
-Two lines are the same when their letters and digits are, whatever the case and which digits (CCNet, arXiv 1911.00359). A
-paragraph is two lines or more between blank lines. Lines that a rule takes out anyway do not count.
+Two lines are the same when their letters and digits are, whatever the case and which digits (CCNet, arXiv 1911.00359); in a
+line with a link digits count, since links of one site differ in nothing else. A paragraph is two lines or more between blank
+lines. Lines that a rule takes out anyway do not count.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def units(text: str, limits: Limits, gone: Sequence[Edit] = ()) -> Iterator[Unit
     on = [limits.get(rule, False) is not False for rule in RULES]
     if not any(on):
         return
-    forms = _DIGIT.sub("0", _NO_WORD.sub("", text.lower())).split("\n")
+    forms = _forms(text)
     for block in _blocks(text, gone):
         for is_paragraph, members in ((1, [block] if len(block) > 1 else []), (0, [[line] for line in block])):
             for lines in members if on[is_paragraph] else []:
@@ -78,6 +79,17 @@ def units(text: str, limits: Limits, gone: Sequence[Edit] = ()) -> Iterator[Unit
                 if len(form) >= limits["min_chars"]:
                     hashed = xxhash.xxh3_64_intdigest(form.encode("utf-8", "replace"))
                     yield Unit(lines[0][1], lines[-1][2], hashed & ~1 | is_paragraph)
+
+
+def _forms(text: str) -> list[str]:
+    """What is compared of every line: letters in lower case and digits, which all count as zero but in links."""
+    plain = _NO_WORD.sub("", text.lower())
+    forms = _DIGIT.sub("0", plain).split("\n")
+    if "://" in text:
+        for number, (line, own) in enumerate(zip(text.split("\n"), plain.split("\n"), strict=True)):
+            if "://" in line:
+                forms[number] = own
+    return forms
 
 
 def _blocks(text: str, gone: Sequence[Edit]) -> Iterator[list[tuple[int, int, int]]]:

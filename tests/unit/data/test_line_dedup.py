@@ -56,7 +56,9 @@ def test_a_line_in_more_than_k_documents_stays_in_its_first_places_alone(tmp_pat
 
 def test_case_digits_and_punctuation_do_not_matter_and_short_lines_stay(tmp_path: Path) -> None:
     texts = ["Posted on 2019-03-04\nyes", "posted on: 2020-11-30\nyes", "POSTED ON 1999/01/01!\nyes"]
-    assert cleaned(tmp_path, texts) == [texts[0], "yes", "yes"]
+    assert cleaned(tmp_path / "dates", texts) == [texts[0], "yes", "yes"]
+    links = [f"See https://example.org/{n}\nyes" for n in range(5)]
+    assert cleaned(tmp_path / "links", links) == links
 
 
 def test_a_paragraph_goes_as_a_whole_and_lines_that_a_rule_takes_out_do_not_count() -> None:
