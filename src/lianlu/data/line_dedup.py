@@ -154,22 +154,27 @@ def _mapped(function: Any, jobs: Sequence[Job], workers: int) -> Iterator[tuple[
     return in_order(function, jobs, workers, lambda job: f"looked for repeated lines in chunk {job[0]}")
 
 
-def _documents(work: _Work, job: Job) -> Iterator[tuple[int, list[Unit], Limits]]:
-    """Row, units and limits of each document that is looked at."""
+def _documents(work: _Work, job: Job) -> Iterator[tuple[int, int, list[Unit], Limits]]:
+    """Row, length in characters, units and limits of each document that is looked at."""
     number, rows = job
     chunk = Chunk(work.scored, number)
     chosen = None if rows is None else set(rows.tolist())
     for row, (document, kind, edits) in enumerate(zip(chunk.documents(), chunk.kinds(), chunk.edits(), strict=True)):
         if chosen is None or row in chosen:
             limits = work.thresholds.of(FAMILY, *kind)
-            yield row, list(units(document.text, limits, [edit for edit in edits if edit.kind == LINE])), limits
+            yield (
+                row,
+                len(document.text),
+                list(units(document.text, limits, [edit for edit in edits if edit.kind == LINE])),
+                limits,
+            )
 
 
 def _counted(work: _Work, job: Job) -> tuple[Any, list[int]]:
     """Hash, documents and places of what a chunk holds, and the lowest limit of each rule in it."""
     documents, places = Counter[int](), Counter[int]()
     lowest = [_NEVER, _NEVER]
-    for _, found, limits in _documents(work, job):
+    for *_, found, limits in _documents(work, job):
         hashes = [unit.hash for unit in found]
         places.update(hashes)
         documents.update(set(hashes))
@@ -242,8 +247,9 @@ def _edited(work: _Work, job: Job) -> Counter[str]:
     keys, table = (_array(work.folder / name, kind) for name, kind in (("repeated.hash", np.uint64), ("repeated", _REPEATED)))
     met, made = Counter[int](), Counter[str]()
     found: list[tuple[int, int, int, int]] = []
-    for row, own, limits in _documents(work, job):
-        taken = 0
+    gone: list[tuple[int, float]] = []
+    for row, length, own, limits in _documents(work, job):
+        taken = removed = 0
         for unit, entry in _looked_up(own, keys, table):
             met[unit.hash] += 1
             goes = _goes(entry, job[0], met[unit.hash]) and entry["documents"] > limits[unit.rule]
@@ -251,8 +257,11 @@ def _edited(work: _Work, job: Job) -> Counter[str]:
                 found.append((row, unit.start, unit.end, unit.hash & 1))
                 made[unit.rule] += 1
                 taken = unit.end
+                removed += unit.end - unit.start
+        if removed:
+            gone.append((row, removed / length))
     with atomic_write(_file(work.folder, job[0])) as file:
-        np.savez(file, edits=np.array(found, np.int64).reshape(-1, 4))
+        np.savez(file, edits=np.array(found, np.int64).reshape(-1, 4), gone=np.array(gone, np.float64).reshape(-1, 2))
     return made
 
 
@@ -277,6 +286,14 @@ def read_edits(folder: Path, number: int, num_documents: int) -> list[list[Edit]
         for row, start, end, is_paragraph in arrays["edits"].tolist():
             found[row].append(Edit(start, end, "", LINE, f"{FAMILY}.{RULES[is_paragraph]}"))
     return found
+
+
+def read_left(folder: Path, number: int, num_documents: int) -> npt.NDArray[np.float64]:
+    """The share of its characters (0..1) that every document of a chunk keeps."""
+    left = np.ones(num_documents)
+    with np.load(_file(folder, number), allow_pickle=False) as arrays:
+        left[arrays["gone"][:, 0].astype(np.int64)] -= arrays["gone"][:, 1]
+    return left
 
 
 def with_repeated(own: Sequence[Edit], repeated_lines: Sequence[Edit]) -> list[Edit]:

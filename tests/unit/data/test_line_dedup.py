@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lianlu.data.edits import LINE, Edit, applied
-from lianlu.data.line_dedup import find_repeated, read_edits, units, with_repeated
+from lianlu.data.line_dedup import find_repeated, read_edits, read_left, units, with_repeated
 from lianlu.data.score import Settings
 from lianlu.data.scored import chunks_in, run_chunk
 from lianlu.data.sources import RECORD, Raw
@@ -82,6 +82,8 @@ def test_a_repeated_paragraph_is_one_edit(tmp_path: Path) -> None:
     got = cleaned(tmp_path, texts, max_paragraph_documents=2)
     assert got == [texts[0], "b tells a story.\n\nThe y end.", "c tells a story.\n\nThe z end."]
     assert sum(len(own) for own in read_edits(tmp_path / "edits", 0, 3)) == 2
+    gone = (len(notice) + 1) / len(texts[1])
+    assert read_left(tmp_path / "edits", 0, 3) == pytest.approx([1, 1 - gone, 1 - gone])
 
 
 def test_only_documents_that_are_looked_at_count_and_are_edited(tmp_path: Path) -> None:
