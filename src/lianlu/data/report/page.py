@@ -19,7 +19,6 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
-import lianlu
 from lianlu.core import console
 from lianlu.core.files import write_text
 from lianlu.data.decide import Rules
@@ -50,7 +49,6 @@ def render(name: str, artifact: Path, scored: Path, rules: Rules) -> str:
     style, script = _asset("report.css"), _asset("report.js")
     return template.render(
         name=shown(name, 120),
-        version=lianlu.__version__,
         t=_both,
         policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'",
         style=Markup(style),
