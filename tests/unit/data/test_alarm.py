@@ -1,0 +1,91 @@
+"""When near duplicate removal stops a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lianlu.core.errors import DataError
+from lianlu.data.alarm import Bounds, Compared, findings, of_artifact, of_duplicates, stop_at
+from lianlu.data.decisions import Decision, write_decisions
+from lianlu.data.dedup import Duplicate
+from lianlu.data.score import Settings
+from lianlu.data.scored import run_chunk
+from lianlu.data.sources import RECORD, Raw
+from lianlu.data.thresholds import Thresholds, Verdict, shipped
+from lianlu.formats.documents import Document
+
+
+def corpus(source: str, kept: int, lost: int, cluster: int = 2) -> list[Compared]:
+    """Documents of a source, those lost in clusters of so many."""
+    return [Compared(source)] * kept + [Compared(source, (source, n // (cluster - 1))) for n in range(lost)]
+
+
+def test_a_source_that_loses_more_than_half_is_named_and_one_that_loses_half_is_not() -> None:
+    found = findings([*corpus("a", 50, 50), *corpus("b", 49, 51)], Bounds())
+    assert [(finding.kind, finding.name, finding.taken, finding.documents) for finding in found] == [("source", "b", 51, 100)]
+
+
+def test_a_cluster_of_more_than_a_hundredth_is_named() -> None:
+    quiet = corpus("a", 991, 9, cluster=10)
+    assert findings(quiet, Bounds()) == []
+    loud = findings(corpus("a", 990, 10, cluster=11), Bounds())
+    assert [(finding.kind, finding.name, finding.taken, finding.documents) for finding in loud] == [
+        ("cluster", ("a", 0), 11, 1000)
+    ]
+
+
+def test_small_sources_and_corpora_are_left_alone() -> None:
+    small = corpus("a", 1, 98, cluster=99)
+    assert findings(small, Bounds()) == []
+    assert {finding.kind for finding in findings(small, Bounds(min_source_documents=1, min_documents=1))} == {"source", "cluster"}
+    assert findings(small, Bounds(False, False, 1, 1)) == []
+
+
+@given(
+    st.lists(st.builds(Compared, st.sampled_from("abc"), st.sampled_from([None, 1, 2, 3])), max_size=60),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.integers(1, 20),
+)
+def test_findings_are_those_of_the_definition(documents: list[Compared], loss: float, share: float, least: int) -> None:
+    found = findings(documents, Bounds(loss, share, least, least))
+    wanted = set()
+    for name in "abc":
+        own = [document for document in documents if document.source == name]
+        lost = sum(document.repeats is not None for document in own)
+        if len(own) >= least and lost > loss * len(own):
+            wanted.add(("source", name))
+    for kept in (1, 2, 3):
+        size = sum(document.repeats == kept for document in documents) + 1
+        if size > 1 and len(documents) >= least and size > share * len(documents):
+            wanted.add(("cluster", kept))
+    assert {(finding.kind, finding.name) for finding in found} == wanted
+    assert [finding.share for finding in found] == sorted((finding.share for finding in found), reverse=True)
+
+
+def test_the_error_says_what_and_what_to_do() -> None:
+    stop_at([])
+    with pytest.raises(DataError, match=r"source b loses 51 of 100 documents \(51 %, threshold 50 %\)") as raised:
+        stop_at(findings(corpus("b", 49, 51), Bounds.of({"max_source_loss": 0.5, "min_documents": 200})))
+    assert "thresholds.alarm.max_source_loss" in raised.value.hint
+
+
+def test_a_run_and_its_record_say_the_same(tmp_path: Path) -> None:
+    scored = tmp_path / "scored"
+    scored.mkdir()
+    raws = [
+        Raw(f"{n}", RECORD, 3, document=Document(f"d{n}", f"text {n}", source="even" if n % 2 == 0 else "odd")) for n in range(6)
+    ]
+    run_chunk(scored, 0, raws, Settings((), Thresholds(shipped())))
+    near, exact = (Verdict(f"{step}.max_jaccard", 1, 0.7) for step in ("near_dedup", "exact_dedup"))
+    dropped = {1: Decision("d1", Verdict("c4.min_sentences", 1, 3)), 2: Decision("d2", exact, "d0")}
+    dropped |= {3: Decision("d3", near, "d0"), 4: Decision("d4", near, "d0")}
+    write_decisions(tmp_path, 0, [dropped.get(n, Decision(f"d{n}")) for n in range(6)])
+    duplicates = {(0, 3): Duplicate("near_dedup", (0, 0), 1), (0, 4): Duplicate("near_dedup", (0, 0), 1)}
+    running = list(of_duplicates(scored, [(0, 0), (0, 3), (0, 4), (0, 5)], duplicates, {(0, 0): "d0"}))
+    assert running == list(of_artifact(scored, tmp_path))
+    assert running == [Compared("even"), Compared("odd", "d0"), Compared("even", "d0"), Compared("odd")]
