@@ -45,7 +45,9 @@ def counted(texts: Sequence[str], settings: NgramSettings) -> Counts:
     """The shares of n-grams in each text."""
     buckets, shares, lengths = [], [], []
     for text in texts:
-        own = [grams.buckets[grams.starts[0] : grams.ends[-1]] for _, piece in pieces([text]) for grams in hashed(piece, settings)]
+        own = [
+            grams.buckets[grams.starts[0] : grams.ends[-1]] for _, piece in pieces([text]) for grams in hashed(piece, settings)
+        ]
         found, counts = np.unique(np.concatenate(own), return_counts=True)
         if not len(found):  # a row is never empty: nothing is a share of 0 in bucket 0
             found, counts = np.zeros(1, np.uint32), np.zeros(1, np.int64)

@@ -8,7 +8,7 @@ InternLM2 (arXiv 2403.17297, section 3.1.1) trains BERT models for toxicity, por
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +43,16 @@ Seed = tuple[str, str]
 class Training:
     """How a filter is trained. `max_chars`: what is read of each text; `held_out`: the share of texts for the figures."""
 
-    ngrams: NgramSettings = NgramSettings()
-    penalty: float = 1e-4
+    ngrams: NgramSettings = field(default_factory=NgramSettings)
+    penalty: float = 1e-3
     max_chars: int = 20_000
     held_out: float = 0.2
     seed: int = 0
 
 
-def train_filter(seeds: Path, out: Path, name: str = "quality", positive: str = "", training: Training | None = None) -> LinearFilter:
+def train_filter(
+    seeds: Path, out: Path, name: str = "quality", positive: str = "", training: Training | None = None
+) -> LinearFilter:
     """Train a filter, write it to `out`, print its held-out figures and return it.
 
     `positive` is the label of high scores; it may be left out where that is plain (1, true, yes, positive, or `name`).
@@ -95,7 +97,9 @@ def _labels(found: set[str], name: str, positive: str) -> tuple[str, str]:
     """The label of low and that of high scores."""
     if len(found) != 2:
         listed = ", ".join(sorted(found)[:6]) or "none"
-        raise ConfigError(f"a filter needs two labels, the seeds have {len(found)}: {listed}", hint="label each text with one of two")
+        raise ConfigError(
+            f"a filter needs two labels, the seeds have {len(found)}: {listed}", hint="label each text with one of two"
+        )
     plain = [label for label in found if label == positive or (not positive and label.lower() in (*POSITIVES, name))]
     if len(plain) != 1:
         raise ConfigError(
@@ -131,7 +135,7 @@ def _at(chosen: Flags, is_positive: Flags) -> dict[str, float]:
 
 def auc(scores: npt.NDArray[np.float64], is_positive: Flags) -> float:
     """How often a positive text scores above a negative one, a tie counting half."""
-    values, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]
     positive, negative = int(is_positive.sum()), int((~is_positive).sum())
     return float((ranks[is_positive].sum() - positive * (positive + 1) / 2) / max(positive * negative, 1))
@@ -144,7 +148,9 @@ def read_seeds(source: Path) -> Iterator[Seed]:
     elif source.is_dir():
         found = (seed for folder in sorted(source.iterdir()) if folder.is_dir() for seed in _folder_seeds(folder))
     else:
-        raise DataError(f"{source} is neither JSONL nor a folder", hint='give lines of {"text", "label"}, or two folders of documents')
+        raise DataError(
+            f"{source} is neither JSONL nor a folder", hint='give lines of {"text", "label"}, or two folders of documents'
+        )
     read = bad = 0
     for seed in found:
         read += seed is not None
