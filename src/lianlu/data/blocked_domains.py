@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import re
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -24,14 +25,18 @@ from lianlu.core.errors import DataError, MissingExtraError
 
 DATATROVE = "datatrove"
 MEMBER = "domains"
+_COMMENT = re.compile(rb"#[^\n]*")
+_hash = xxhash.xxh3_64_intdigest
 
 
 class BlockedDomains:
     """A set of domains."""
 
-    def __init__(self, names: Iterable[str]) -> None:
-        hashes = np.fromiter((_hash(name) for name in map(_entry, names) if name), np.uint64)
-        self._hashes: npt.NDArray[np.uint64] = np.unique(hashes)
+    def __init__(self, names: Iterable[bytes]) -> None:
+        bare = (_ascii(name.strip(b".")) for name in names)
+        ordered = np.sort(np.fromiter(map(_hash, filter(None, bare)), np.uint64))
+        is_new = np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]
+        self._hashes: npt.NDArray[np.uint64] = ordered[is_new]  # np.unique hashes instead, and takes ten times as long
 
     def __len__(self) -> int:
         return len(self._hashes)
@@ -41,7 +46,7 @@ class BlockedDomains:
         names = list(_above(host(url)))
         if not names or not len(self._hashes):
             return False
-        wanted = np.array([_hash(name) for name in names], dtype=np.uint64)
+        wanted = np.array([_hash(name.encode()) for name in names], dtype=np.uint64)
         places = np.minimum(np.searchsorted(self._hashes, wanted), len(self._hashes) - 1)
         return bool((self._hashes[places] == wanted).any())
 
@@ -64,23 +69,22 @@ def load(source: str) -> BlockedDomains:
     """Read a list. Raises: DataError if it is missing, damaged or empty, MissingExtraError if datatrove is not installed."""
     path = _in_datatrove() if source == DATATROVE else Path(source)
     try:
-        found = BlockedDomains(_lines(path))
-    except (OSError, EOFError, zlib.error, tarfile.TarError, UnicodeDecodeError) as error:
+        content = _content(path)
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         raise DataError(f"cannot read the list of domains {path}: {error}", hint="give a text file, one domain a line") from error
+    found = BlockedDomains(_COMMENT.sub(b"", content).lower().split())
     if not len(found):
         raise DataError(f"there are no domains in {path}", hint="give a text file, one domain a line")
     return found
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _content(path: Path) -> bytes:
     if path.name.endswith((".tar.gz", ".tgz", ".tar")):
         with tarfile.open(path) as archive:
-            for member in archive:
-                if member.isfile() and Path(member.name).name == MEMBER and (found := archive.extractfile(member)):
-                    yield from (line.decode() for line in found)
-        return
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as file:
-        yield from file
+            members = [item for item in archive if item.isfile() and Path(item.name).name == MEMBER]
+            return b"\n".join(file.read() for item in members if (file := archive.extractfile(item)))
+    raw = path.read_bytes()
+    return gzip.decompress(raw) if path.suffix == ".gz" else raw
 
 
 def _in_datatrove() -> Path:
@@ -93,8 +97,9 @@ def _in_datatrove() -> Path:
     return lists[-1]
 
 
-def _entry(line: str) -> str:
-    return line.partition("#")[0].strip().strip(".").lower()
+def _ascii(name: bytes) -> bytes:
+    """The ASCII form of a name; empty if it has none."""
+    return name if name.isascii() else host(name.decode("utf-8", "replace")).encode()
 
 
 def _above(name: str) -> Iterator[str]:
@@ -103,7 +108,3 @@ def _above(name: str) -> Iterator[str]:
     for start in range(max(len(parts) - 1, 1)):
         if parts[start]:
             yield ".".join(parts[start:])
-
-
-def _hash(name: str) -> int:
-    return xxhash.xxh3_64_intdigest(name.encode())

@@ -74,7 +74,7 @@ def hashed(batch: Sequence[str], settings: NgramSettings) -> Iterator[Grams]:
         if size > 1:
             hashes = hashes[:-1] * _BASE + codes[size - 1 :]
         if size in settings.chars:
-            yield Grams(_buckets(hashes, size, shift), starts, np.maximum(ends - size + 1, starts))
+            yield _grams(_buckets(hashes, size, shift), starts, ends - size + 1)
     if settings.words:
         yield from _word_grams(codes, starts, ends, settings)
 
@@ -88,7 +88,13 @@ def _word_grams(codes: Codes, starts: Places, ends: Places, settings: NgramSetti
         if size > 1:
             hashes = hashes[:-1] * _WORD_BASE + words[size - 1 :]
         if size in settings.words:
-            yield Grams(_buckets(hashes, 100 + size, shift), first, np.maximum(last - size + 1, first))
+            yield _grams(_buckets(hashes, 100 + size, shift), first, last - size + 1)
+
+
+def _grams(buckets: Codes, starts: Places, ends: Places) -> Grams:
+    """Those of a text too short for one begin and end at the same place."""
+    starts = np.minimum(starts, len(buckets))
+    return Grams(buckets, starts, np.maximum(ends, starts))
 
 
 def _buckets(hashes: Codes, kind: int, shift: np.uint32) -> Codes:

@@ -2,7 +2,7 @@
 
 Lines of capitals, of numbers alone, counters ("12 likes", "阅读 1234") and lines of one word are what is left of menus and
 buttons: they are taken out, and a page that loses more than 5 % of its words that way is dropped. In texts of CJK script a
-character is a word, so that "one word" becomes a few characters (`[refinedweb.cjk]`), and a line with an end mark is spared.
+character is a word, so that "one word" becomes a few characters (`[refinedweb.cjk]`). A short line with an end mark is spared.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def _line_signals(line: str) -> Iterator[tuple[str, float]]:
     has_digit = _DIGIT(line) is not None
     yield "max_numeric_lines", has_digit and _NOT_NUMERIC(line) is None
     yield "max_counter_lines", has_digit and _COUNTER.fullmatch(line) is not None
-    yield "min_words_per_line", len(split_words(line)) if not line.endswith(END_MARKS) else len(line)
+    if not line.endswith(END_MARKS):
+        yield "min_words_per_line", len(split_words(line))
 
 
 def signals(view: TextView, taken: Sequence[Edit]) -> Iterator[tuple[str, float]]:
