@@ -2,8 +2,8 @@
 
 Every text begins after the token that begins texts in training (BOS where the model has it, else end of text), so its first
 token counts too. A piece and its context are tokenised apart, which may cost a token at the cut. No torch is imported before a
-model is opened. Limits: weights are held in fp32 by every process that judges; a processor core reads one to a few kilobytes
-a second under a model of 135 M parameters, so what is judged of a document is limited.
+model is opened. Limits: weights are held in fp32 by every process that judges; a processor core reads a few kilobytes a
+second at best under a model of 135 M parameters, so what is judged of a document is limited.
 """
 
 from __future__ import annotations

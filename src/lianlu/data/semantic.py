@@ -8,7 +8,9 @@ text and nothing goes by transitivity; seeds are fixed, and on one machine equal
 
 Limits: optional, after `near_dedup`, which finds equal wording far cheaper. All vectors are in memory (1 KB a text, and 12
 bytes a different word of each text while they are made). TF-IDF knows words and no synonyms: it finds reordered and edited
-texts, and takes texts made of the same template for equal, so look at what goes.
+texts, and takes texts made of the same template for equal, so look at what goes. With fewer
+texts than `RANK` nothing is reduced and cosines are those of plain TF-IDF, which are lower (0.7 to 0.8 for two versions of a
+text that a larger collection puts at 0.97).
 """
 
 from __future__ import annotations
