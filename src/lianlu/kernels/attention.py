@@ -70,9 +70,10 @@ def _causal_bfloat16_cpu(q_SHK: Tensor, k_SGK: Tensor, v_SGK: Tensor) -> Tensor:
     if num_tokens <= WIDENED_TOKENS:
         with torch.autocast("cpu", enabled=False):
             return _flash(q_SHK.float(), k_SGK.float(), v_SGK.float()).to(q_SHK.dtype)
-    # nobody sees the padding, which comes last
-    padding = (0, 0, 0, 0, 0, -num_tokens % LENGTH_MULTIPLE)
-    return _flash(pad(q_SHK, padding), pad(k_SGK, padding), pad(v_SGK, padding))[:num_tokens]
+    if rest := -num_tokens % LENGTH_MULTIPLE:
+        # nobody sees the padding, which comes last
+        q_SHK, k_SGK, v_SGK = (pad(x, (0, 0, 0, 0, 0, rest)) for x in (q_SHK, k_SGK, v_SGK))
+    return _flash(q_SHK, k_SGK, v_SGK)[:num_tokens]
 
 
 def _flash(q_SHK: Tensor, k_SGK: Tensor, v_SGK: Tensor) -> Tensor:

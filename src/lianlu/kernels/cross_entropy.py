@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 IGNORE = -100
 # Rows of a block: few while the weight stays in the cache, so that the logits do too; more where it has to be read anew.
@@ -26,7 +27,9 @@ SMALL_BLOCK, LARGE_BLOCK = 128, 512
 # Rows whose logits are widened at once: few, so that they stay in the cache and their memory is used again.
 WIDE_ROWS = 32
 # Logits of a block under a frozen weight: each block then costs no pass over a gradient of the weight, so memory decides.
-FROZEN_LOGITS, ROW_STEP = 1 << 24, 32
+FROZEN_LOGITS = 1 << 24
+# The rows of a block are a multiple of this.
+ROW_STEP = 32
 
 
 def masked_cross_entropy(hidden_TD: Tensor, weight_VD: Tensor, targets_T: Tensor) -> tuple[Tensor, int]:
@@ -59,6 +62,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, grad: bool) -> Tensor:
         need_hidden, need_weight = (grad and wanted for wanted in ctx.needs_input_grad[:2])
+        # oneDNN keeps machine code for every number of rows it has met: there are few if the last block is rounded up
+        if rest := -len(hidden_ND) % ROW_STEP:
+            hidden_ND = pad(hidden_ND, (0, 0, 0, rest))
         with torch.autocast(hidden_ND.device.type, enabled=False):
             used_VD = weight_VD.to(hidden_ND.dtype)
             grad_ND = torch.empty_like(hidden_ND) if need_hidden else None
@@ -68,7 +74,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for start in range(0, len(hidden_ND), block):
                 rows = slice(start, start + block)
                 total += _block(hidden_ND[rows], used_VD, targets_N[rows], None if grad_ND is None else grad_ND[rows], grad_VD)
-        ctx.save_for_backward(grad_ND, None if grad_VD is None else grad_VD.to(weight_VD.dtype))
+        ctx.save_for_backward(
+            None if grad_ND is None else grad_ND[: len(targets_N)], None if grad_VD is None else grad_VD.to(weight_VD.dtype)
+        )
         return total.float()
 
     @staticmethod
@@ -86,12 +94,17 @@ _loss: Callable[..., Tensor] = _LinearCrossEntropy.apply
 
 
 def _block(hidden_CD: Tensor, weight_VD: Tensor, targets_C: Tensor, grad_CD: Tensor | None, grad_VD: Tensor | None) -> Tensor:
-    """Summed loss of one block; writes its rows of `grad_CD` and adds to `grad_VD` where they are given."""
+    """Summed loss of one block; writes its rows of `grad_CD` and adds to `grad_VD` where they are given.
+
+    Rows beyond the targets are padding.
+    """
     logits_CV = hidden_CD @ weight_VD.T
+    num_rows = len(targets_C)
     followed = grad_CD is not None or grad_VD is not None
     total = torch.zeros((), dtype=torch.float64, device=hidden_CD.device)
-    for some_RV, targets_R in zip(torch.split(logits_CV, WIDE_ROWS), torch.split(targets_C, WIDE_ROWS), strict=True):
+    for some_RV, targets_R in zip(torch.split(logits_CV[:num_rows], WIDE_ROWS), torch.split(targets_C, WIDE_ROWS), strict=True):
         total += _losses(some_RV, targets_R, followed)
+    logits_CV[num_rows:] = 0.0
     if grad_CD is not None:
         torch.mm(logits_CV, weight_VD, out=grad_CD)
     if grad_VD is not None:

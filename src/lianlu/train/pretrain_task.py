@@ -45,6 +45,7 @@ class PretrainTask:
         self._plain: ModelConfig | None = None
         self.vocab_size = sources[0].shard.vocab_size
         self.num_steps = self._timeline.num_steps
+        self._most_tokens = min(config.micro_tokens, max(phase.batch_tokens for phase in self._timeline.phases))
 
     def prepare(self, model: Decoder, step: int) -> None:
         """Give the model the rotary base of the phase; its weights stay."""
@@ -77,7 +78,7 @@ class PretrainTask:
 
     def evaluate(self, model: Decoder) -> dict[str, float]:
         """Held-out bits per byte over all text, and of each source if there are several."""
-        sums = [held_out_nats(model, own, self._config.micro_tokens, self._layout)[0] for own in self._held_out]
+        sums = [held_out_nats(model, own, self._most_tokens, self._layout)[0] for own in self._held_out]
         sizes = [corpus.held_out.num_bytes for corpus in self.corpora]
         figures = {"held_out_bpb": sum(sums) / math.log(2) / sum(sizes)}
         if len(sums) > 1:

@@ -81,7 +81,8 @@ class SftTask:
 
     def evaluate(self, model: Decoder) -> dict[str, float]:
         """Held-out loss in nats per token that is learnt."""
-        nats, count = held_out_nats(model, self._judged, self._config.micro_tokens, self._layout)
+        most_tokens = min(self._config.micro_tokens, self._config.batch_tokens)
+        nats, count = held_out_nats(model, self._judged, most_tokens, self._layout)
         return {"held_out_loss": nats / count}
 
     def samples(self, model: Decoder, step: int) -> Iterator[dict[str, Any]]:

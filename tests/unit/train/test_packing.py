@@ -14,12 +14,18 @@ from lianlu.train.packing import Segment, answer_segment, best_fit, pack, packed
 
 def test_a_batch_is_its_segments_one_behind_the_other() -> None:
     batch = pack([Segment(np.array([5, 6]), np.array([6, 7])), Segment(np.array([8]), np.array([IGNORE]))])
-    assert batch.input_ids.tolist() == [5, 6, 8]
-    assert batch.targets.tolist() == [6, 7, IGNORE]
-    assert batch.positions.tolist() == [0, 1, 0]
-    assert batch.lengths.tolist() == [2, 2, 1]
-    assert batch.attend.boundaries == [0, 2, 3]
-    assert batch.num_tokens == 3
+    assert batch.input_ids[:3].tolist() == [5, 6, 8]
+    assert batch.targets.tolist() == [6, 7, IGNORE] + [IGNORE] * 13
+    assert batch.positions.tolist() == [0, 1, 0, *range(13)]
+    assert batch.lengths.tolist() == [2, 2, 1] + [13] * 13
+    assert batch.attend.boundaries == [0, 2, 3, 16]
+    assert batch.num_tokens == 16
+
+
+def test_batches_come_in_few_sizes() -> None:
+    sizes = {n: pack([Segment(np.ones(n, np.int64), np.ones(n, np.int64))]).num_tokens for n in range(1, 3000)}
+    assert all(0 <= size - n < 64 for n, size in sizes.items())
+    assert len(set(sizes.values())) == 1024 // 16 + (3008 - 1024) // 64
 
 
 def test_only_marked_tokens_are_targets_and_nothing_is_computed_after_the_last() -> None:

@@ -107,11 +107,11 @@ def test_a_step_is_full_but_not_too_full_and_micro_batches_hold_the_same(sft_con
     config = sft_config(batch_tokens=300, micro_tokens=90)
     task = new_task(config)
     for step in range(task.num_steps):
-        batches = Step(task, step, Layout(config), config.micro_tokens).batches
-        assert sum(batch.num_tokens for batch in batches) <= 300
-        assert all(batch.num_tokens <= 90 or len(batch.attend.boundaries) == 2 for batch in batches)
-        wanted = sum(example.num_tokens for example in task.examples(step))
-        assert sum(batch.num_tokens for batch in batches) == wanted
+        made = Step(task, step, Layout(config), config.micro_tokens)
+        sizes = [sum(example.num_tokens for example in part) for part in made.own]
+        assert sum(sizes) == sum(example.num_tokens for example in task.examples(step)) <= 300
+        assert all(size <= 90 or len(part) == 1 for size, part in zip(sizes, made.own, strict=True))
+        assert all(0 <= batch.num_tokens - size < 16 for size, batch in zip(sizes, made.batches, strict=True))
 
 
 def test_steps_may_decide_the_length_of_a_run(sft_config: MakeConfig, new_output: MakeOutput) -> None:

@@ -19,30 +19,21 @@ import torch
 from torch import Tensor
 from torch.distributed._functional_collectives import all_to_all_single_autograd
 from torch.distributed.device_mesh import DeviceMesh
-from torch.nn import functional as F
 
 from lianlu.core.errors import EngineError
 from lianlu.kernels.attention import PackedCausal
-from lianlu.kernels.cross_entropy import IGNORE
-from lianlu.train.packing import Packed
+from lianlu.train.packing import Packed, filled
 
 
 def share(batch: Packed, mesh: DeviceMesh) -> Packed:
     """This process's part of a batch, which is filled up with tokens without targets to a multiple of the group."""
-    if not isinstance(batch.attend, PackedCausal):
+    whole = filled(batch, mesh.size())
+    if not isinstance(whole.attend, PackedCausal):
         raise EngineError("only packed batches can be divided over sequence parallel processes")
-    rest = -batch.num_tokens % mesh.size()
-    ends = batch.attend.boundaries + ([batch.num_tokens + rest] if rest else [])
-    size = (batch.num_tokens + rest) // mesh.size()
+    size = whole.num_tokens // mesh.size()
     own = slice(mesh.get_local_rank() * size, (mesh.get_local_rank() + 1) * size)
-    positions_T = torch.cat([batch.positions, torch.arange(rest, dtype=batch.positions.dtype)])
-    return Packed(
-        F.pad(batch.input_ids, (0, rest))[own],
-        F.pad(batch.targets, (0, rest), value=IGNORE)[own],
-        positions_T[own],
-        F.pad(batch.lengths, (0, rest), value=rest)[own],
-        Ulysses(mesh, PackedCausal(ends)),
-    )
+    ids_T, targets_T, positions_T, lengths_T = whole.input_ids, whole.targets, whole.positions, whole.lengths
+    return Packed(ids_T[own], targets_T[own], positions_T[own], lengths_T[own], Ulysses(mesh, whole.attend))
 
 
 class Ulysses:

@@ -168,13 +168,12 @@ def case_three_key_value_heads_are_repeated_for_two_processes(world: Any) -> Non
 
     batch = pack(tiny.segments(0, (5, 9, 3)))
     generator = torch.Generator().manual_seed(0)
-    q_THK, k_TGK, v_TGK = (torch.randn(17, heads, 4, generator=generator) for heads in (6, 3, 3))
+    q_THK, k_TGK, v_TGK = (torch.randn(batch.num_tokens, heads, 4, generator=generator) for heads in (6, 3, 3))
     wanted = PackedCausal(batch.attend.boundaries)(0, q_THK, k_TGK, v_TGK)
     own = share(batch, tiny.layout_of(sequence=2).meshes.sequence)
-    assert own.num_tokens == 9
-    padded = [torch.cat([x, x[:1]]).chunk(2)[world.rank] for x in (q_THK, k_TGK, v_TGK)]
-    got = own.attend(0, *padded)
-    torch.testing.assert_close(got[: 8 if world.rank else 9], wanted[9:] if world.rank else wanted[:9])
+    assert 2 * own.num_tokens == batch.num_tokens == 32
+    got = own.attend(0, *(x.chunk(2)[world.rank] for x in (q_THK, k_TGK, v_TGK)))
+    torch.testing.assert_close(got, wanted.chunk(2)[world.rank])
 
 
 def case_the_partition_does_not_show(world: Any) -> None:
