@@ -1,10 +1,9 @@
 """The clean stage: raw text in, documents worth learning from out, with every decision on record.
 
-    source -> read -> extract -> normalise -> language -> Gopher quality, Gopher repetition, C4, FineWeb | code rules
-           -> exact dedup -> near dedup -> PII -> part-NNNNN.parquet, rejected.jsonl, funnel.json
+    source -> read and score, chunk by chunk in a pool of processes (`scored/`) -> decide (thresholds on columns)
+           -> compare documents with each other -> part-NNNNN.parquet, decisions/, rejected.jsonl, funnel.json, logs/report.html
 
-Documents are judged chunk by chunk in a pool of processes, then compared with each other in this one. The output is the
-same for any number of workers, and after a kill: finished chunks wait in `.resume/`.
+The output is the same for any number of workers, and after a kill: finished chunks are found again.
 """
 
 from __future__ import annotations
@@ -13,10 +12,9 @@ import itertools
 import json
 import os
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
@@ -26,31 +24,38 @@ from lianlu.core.errors import DataError
 from lianlu.core.files import write_json
 from lianlu.core.stage import Estimate
 from lianlu.core.store import Output
-from lianlu.data.decide import STEPS as RULE_STEPS
+from lianlu.data import cost, line_dedup
+from lianlu.data.assets import Assets
+from lianlu.data.compare import Comparison, Corpus, decided, duplicates, take_lines
+from lianlu.data.cost import timed
 from lianlu.data.decide import Rules, decide
-from lianlu.data.decisions import Decision, write_decisions
-from lianlu.data.dedup import Duplicate, Place, exact_duplicates, near_duplicates
-from lianlu.data.edits import LINE, Edit, applied
-from lianlu.data.edits import counts as personal
+from lianlu.data.dedup_index import INDEX, write_index
+from lianlu.data.html_extractor import Name as ExtractorName
+from lianlu.data.keep import STEPS, Totals, kept, recorded, unique
 from lianlu.data.ledger import FORMAT, Ledger
 from lianlu.data.python_source import list_python
-from lianlu.data.score import READ_STEPS, Settings
+from lianlu.data.raw import CONTAINERS
+from lianlu.data.report.page import REPORT, write_data_report
+from lianlu.data.score import Settings
 from lianlu.data.scored import DOCUMENTS, SCORED, SETTINGS, Chunk, chunked, chunks_in, run_all
 from lianlu.data.sources import Listing, expand, list_files
-from lianlu.data.thresholds import Thresholds, Verdict, shipped, with_shipped
+from lianlu.data.thresholds import Thresholds, shipped, with_shipped
 from lianlu.formats import jsonl
 from lianlu.formats.documents import FIRST_PART, Document, document_files, write_documents
 
 PYTHON = "python"
-STEPS = (*READ_STEPS, *RULE_STEPS, "exact_dedup", "near_dedup", "pii")
 SERIAL_BYTES = 2_000_000
 """Below this size one process is faster than starting several."""
 _BYTES_PER_CORE_S = 1.5e6
 _BASE_MEMORY_BYTES = 400_000_000
-Rule = Literal["language", "gopher_quality", "gopher_repetition", "c4", "fineweb", "code", "exact_dedup", "near_dedup", "pii"]
-ALL_RULES: tuple[Rule, ...] = (
-    "language", "gopher_quality", "gopher_repetition", "c4", "fineweb", "code", "exact_dedup", "near_dedup", "pii",
-)  # fmt: skip
+Rule = Literal[
+    "language", "gopher_quality", "gopher_repetition", "line_breaks", "odd_characters", "paragraph_language", "long_text", "c4",
+    "refinedweb", "punctuation", "fineweb", "safety", "filters", "perplexity", "code", "exact_dedup", "near_dedup",
+    "semantic_dedup", "line_dedup", "pii",
+]  # fmt: skip
+ALL_RULES: tuple[Rule, ...] = get_args(Rule)
+USUAL_RULES = tuple(rule for rule in ALL_RULES if rule not in ("paragraph_language", "long_text"))
+"""Languages of paragraphs and rules for long texts are asked for by name: they cost time, or suit long texts alone."""
 
 
 class CleanConfig(Config):
@@ -60,11 +65,13 @@ class CleanConfig(Config):
     """A folder or file of text, Markdown, HTML, code, JSONL or Parquet; `python`: its own sources, READMEs of packages."""
     scores: AnyArtifact = ""
     """An artifact of this stage whose scores are decided about anew, in place of a source: moving a threshold takes seconds."""
+    earlier: tuple[AnyArtifact, ...] = ()
+    """Cleaned artifacts: documents that repeat what those kept are dropped, and the earlier document is named."""
     name: str = ""
     """What the collection is called in the documents (`source`), where they do not say so themselves."""
     domain: str = ""
     """The sort of text (web, docs, code, book, ...); empty: told from the kind of file."""
-    rules: tuple[Rule, ...] = ALL_RULES
+    rules: tuple[Rule, ...] = USUAL_RULES
     """The families of rules that are applied; their order is fixed."""
     languages: tuple[str, ...] = ()
     """ISO 639-1 codes of the languages to keep; empty: all."""
@@ -74,6 +81,16 @@ class CleanConfig(Config):
     """Fields of a JSONL line that may hold the text, in order of preference."""
     max_document_bytes: int = Field(50_000_000, gt=0)
     """Files, records and JSONL lines above this size are rejected."""
+    extractor: ExtractorName = "trafilatura"
+    """What takes articles out of pages; the others are extras that have to be installed."""
+    blocked_domains: str = ""
+    """A list of domains, one a line, for safety.max_blocked_domains; `datatrove`: the list installed with it."""
+    unsafe_words: str = ""
+    """A list of words or phrases with weights, for the rule safety.max_unsafe_words."""
+    filters: tuple[str, ...] = ()
+    """Filters made by `lianlu data train-filter`, for the rules filters.min_NAME and filters.max_NAME."""
+    model: AnyArtifact = ""
+    """A checkpoint, or counts of a byte model (.npz), for perplexity and for the worth of context in long texts."""
     html_limit_s: float = Field(5.0, gt=0)
     """Processor time a page may take to be extracted."""
     rows_per_part: int = Field(20_000, gt=0)
@@ -100,34 +117,51 @@ def estimate(config: CleanConfig) -> Estimate:
 
 
 def run(config: CleanConfig, out: Output) -> None:
-    """Clean a source into `out`. Raises: DataError if there is nothing to read or nothing is left."""
-    chunks = _scored(config, out)
-    rules = Rules(tuple(config.rules), Thresholds(config.thresholds), tuple(config.languages))
-    verdicts = [decide(chunk.signals(), chunk.kinds(), rules) for chunk in chunks]
-    ledger, totals = Ledger(STEPS), Counter[tuple[str, str]]()
+    """Clean a source into `out`. Raises: DataError if there is nothing to read, nothing is left, or the alarm goes off."""
+    corpus = _scored(config, out)
+    thresholds = Thresholds(config.thresholds)
+    rules = Rules(tuple(config.rules), thresholds, tuple(config.languages))
+    comparison = Comparison(tuple(config.rules), thresholds, tuple(Path(path) / INDEX for path in config.earlier))
+    with timed("decide", documents=sum(map(len, corpus.chunks))):
+        verdicts = [decide(chunk.signals(), chunk.kinds(), rules) for chunk in corpus.chunks]
+    with timed("compare", documents=sum(map(len, corpus.chunks))):
+        gone = duplicates(corpus, verdicts, comparison)
+    lines = take_lines(corpus, verdicts, gone, comparison, out.path / line_dedup.EDITS)
+    ledger, totals = _read_ledger(corpus.chunks), Totals()
+    decisions = recorded(decided(corpus.chunks, verdicts, gone, thresholds), out.path)
+    _write(config, unique(kept(corpus.chunks, decisions, lines, ledger, totals)), ledger, out)
+    write_index(out.path / INDEX, corpus.scored, out.path)
+    cost.write_total(out.logs)
+    write_data_report(config.name or out.path.name, out.path, corpus.scored, rules, out.logs / REPORT)
+    out.figures.update(_figures(ledger, totals))
+
+
+def _read_ledger(chunks: Sequence[Chunk]) -> Ledger:
+    """The ledger of what was read and what could not be."""
+    ledger = Ledger(STEPS)
     for chunk in chunks:
         ledger.add(chunk.summary["counts"])
         ledger.rejected += chunk.summary["rejected"]
-    decided = _decided(config, chunks, verdicts, _duplicates(config, chunks, verdicts))
-    kept = _unique(_kept(chunks, decided, ledger, totals, out))
-    first = next(kept, None)
+    return ledger
+
+
+def _write(config: CleanConfig, documents: Iterator[Document], ledger: Ledger, out: Output) -> None:
+    """Write what is kept, and the ledger when all have gone by. Raises: DataError if nothing is kept."""
+    first = next(documents, None)
     if first is not None:
-        write_documents(out.path, itertools.chain([first], kept), config.rows_per_part)
+        write_documents(out.path, itertools.chain([first], documents), config.rows_per_part)
     jsonl.write_values(out.path / "rejected.jsonl", ledger.rejected)
-    write_json(
-        out.path / "funnel.json",
-        {"format": FORMAT, "steps": [{"step": step, **count} for step, count in ledger.counts().items()]},
-    )
+    steps = [{"step": step, **count} for step, count in ledger.counts().items()]
+    write_json(out.path / "funnel.json", {"format": FORMAT, "steps": steps})
     if first is None:
         raise _nothing_left(ledger, out.path / "rejected.jsonl")
-    out.figures.update(_figures(ledger, totals))
 
 
 def _num_workers(config: CleanConfig) -> int:
     return config.workers or len(os.sched_getaffinity(0))
 
 
-def _scored(config: CleanConfig, out: Output) -> list[Chunk]:
+def _scored(config: CleanConfig, out: Output) -> Corpus:
     """Every chunk of the source with its scores: made now, or found in a cleaned artifact that was scored alike."""
     settings = Settings(
         rules=tuple(rule for rule in ALL_RULES if rule in config.rules),
@@ -136,15 +170,17 @@ def _scored(config: CleanConfig, out: Output) -> list[Chunk]:
         domain=config.domain,
         max_bytes=config.max_document_bytes,
         html_limit_s=config.html_limit_s,
+        extractor=config.extractor,
+        assets=Assets(config.blocked_domains, config.unsafe_words, config.filters, config.model),
     )
     before = Path(config.scores) / SCORED
     if config.scores and _read(before / SETTINGS) == settings.fingerprint():
-        return chunks_in(before)
+        return Corpus(before, chunks_in(before), _num_workers(config))
     folder = out.path / SCORED
     folder.mkdir(parents=True, exist_ok=True)
     listing = _listing(config)
     raws = expand(listing.raws, config.text_fields, config.max_document_bytes)
-    packed = any(raw.file.endswith((".gz", ".zst", ".parquet")) for raw in listing.raws)
+    packed = any(raw.kind in CONTAINERS and not raw.file.endswith((".jsonl", ".ndjson")) for raw in listing.raws)
     workers = _num_workers(config) if listing.num_bytes > SERIAL_BYTES else 1
     chunks = []
     started = time.monotonic()
@@ -154,7 +190,7 @@ def _scored(config: CleanConfig, out: Output) -> list[Chunk]:
             bar.advance(sum(raw.num_bytes for raw in done) / 1e6, documents=sum(map(len, chunks)))
         out.figures["megabytes_per_s"] = round(bar.done / max(time.monotonic() - started, 1e-9), 3)
     write_json(folder / SETTINGS, settings.fingerprint())
-    return chunks
+    return Corpus(folder, chunks, workers)
 
 
 def _listing(config: CleanConfig) -> Listing:
@@ -181,92 +217,7 @@ def _read(path: Path) -> Any:
         raise DataError(f"{path.parent.parent} holds no scores", hint=hint) from error
 
 
-def _duplicates(
-    config: CleanConfig, chunks: Sequence[Chunk], verdicts: Sequence[Sequence[Verdict | None]]
-) -> dict[Place, Duplicate]:
-    left = [(number, row) for number, own in enumerate(verdicts) for row, verdict in enumerate(own) if verdict is None]
-    found = exact_duplicates(chunks, left) if "exact_dedup" in config.rules else {}
-    if "near_dedup" in config.rules and (limit := config.thresholds["near_dedup"]["max_jaccard"]) is not False:
-        found |= near_duplicates(chunks, [place for place in left if place not in found], limit)
-    return found
-
-
-def _decided(
-    config: CleanConfig,
-    chunks: Sequence[Chunk],
-    verdicts: Sequence[Sequence[Verdict | None]],
-    duplicates: Mapping[Place, Duplicate],
-) -> Iterator[list[Decision]]:
-    """What becomes of every document, chunk by chunk."""
-    names = _ids(chunks, {duplicate.kept for duplicate in duplicates.values()})
-    for number, chunk in enumerate(chunks):
-        own = []
-        for row, (name, verdict) in enumerate(zip(chunk.ids(), verdicts[number], strict=True)):
-            duplicate = duplicates.get((number, row))
-            own.append(
-                Decision(name, _as_verdict(duplicate, config), names[duplicate.kept]) if duplicate else Decision(name, verdict)
-            )
-        yield own
-
-
-def _kept(
-    chunks: Sequence[Chunk], decided: Iterable[Sequence[Decision]], ledger: Ledger, totals: Counter[tuple[str, str]], out: Output
-) -> Iterator[Document]:
-    """The documents that are kept, edited, in order; the ledger sees all of them go by, and decisions are written."""
-    for number, (chunk, decisions) in enumerate(zip(chunks, decided, strict=True)):
-        write_decisions(out.path, number, decisions)
-        for document, decision, changes in zip(chunk.documents(), decisions, chunk.edits(), strict=True):
-            if _passes(document, decision, changes, ledger):
-                size = len(document.text.encode())
-                totals.update({("documents", document.domain): 1, ("bytes", document.domain): size, ("lang", document.lang): 1})
-                totals.update({("pii", kind): count for kind, count in document.meta.get("pii", {}).items()})
-                yield document
-
-
-def _passes(document: Document, decision: Decision, changes: Sequence[Edit], ledger: Ledger) -> bool:
-    """Lead one document past all steps, up to the one that drops it, making its edits on the way."""
-    whole = document.text
-    size = len(whole.encode())
-    for step in STEPS[len(READ_STEPS) :]:
-        ledger.enter(step, size)
-        before = document.text
-        if step == "c4":
-            document.text = applied(whole, [edit for edit in changes if edit.kind == LINE])
-        if step == "pii":
-            document.text = applied(whole, changes)
-            if found := personal(changes):
-                document.meta = {**document.meta, "pii": found}
-        if decision.verdict is not None and step == decision.step:
-            more = {"kept": decision.repeats} if decision.repeats else {}
-            ledger.drop(step, document, decision.verdict, **more)
-            return False
-        edited = document.text != before
-        size = len(document.text.encode()) if edited else size
-        ledger.leave(step, size, edited)
-    return True
-
-
-def _as_verdict(duplicate: Duplicate, config: CleanConfig) -> Verdict:
-    threshold = 1.0 if duplicate.step == "exact_dedup" else config.thresholds["near_dedup"]["max_jaccard"]
-    return Verdict(f"{duplicate.step}.max_jaccard", round(duplicate.similarity, 4), threshold)
-
-
-def _ids(chunks: Sequence[Chunk], places: set[Place]) -> dict[Place, str]:
-    ids = {number: chunks[number].ids() for number in {number for number, _ in places}}
-    return {(number, row): ids[number][row] for number, row in places}
-
-
-def _unique(documents: Iterator[Document]) -> Iterator[Document]:
-    """The same documents with ids that occur once: a second `x` becomes `x~2`."""
-    seen: Counter[str] = Counter()
-    for document in documents:
-        seen[document.id] += 1
-        if seen[document.id] > 1:
-            document.id = f"{document.id}~{seen[document.id]}"
-        yield document
-
-
-def _figures(ledger: Ledger, totals: Counter[tuple[str, str]]) -> dict[str, Any]:
+def _figures(ledger: Ledger, totals: Totals) -> dict[str, Any]:
     first, last = ledger.steps["read"], ledger.steps["pii"]
 
     def of(kind: str) -> dict[str, int]:

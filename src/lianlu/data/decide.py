@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lianlu.data.families import PROSE
 from lianlu.data.score import CODE
 from lianlu.data.thresholds import Thresholds, Verdict
 
-STEPS = ("language", "gopher_quality", "gopher_repetition", "c4", "fineweb", "code")
+STEPS = ("language", *PROSE, "code")
 Column = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 Kind = tuple[str, str, str]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lianlu.data import semantic
 from lianlu.data.near_dedup import Hashes, find_duplicates
 from lianlu.data.scored import Chunk
 
@@ -54,3 +55,17 @@ def near_duplicates(chunks: Sequence[Chunk], places: Sequence[Place], min_jaccar
 
     found = find_duplicates(lengths, band, sets, min_jaccard)
     return {places[index]: Duplicate("near_dedup", places[kept], similarity) for index, kept, similarity in found}
+
+
+def semantic_duplicates(chunks: Sequence[Chunk], places: Sequence[Place], min_cosine: float) -> dict[Place, Duplicate]:
+    """The same for texts that say the same in other words; `places` are in order."""
+    wanted = set(places)
+    texts = (
+        document.text
+        for number, chunk in enumerate(chunks)
+        for row, document in enumerate(chunk.documents())
+        if (number, row) in wanted
+    )
+    lengths = np.array([chunks[number].num_bytes[row] for number, row in places], dtype=np.int64)
+    found = semantic.find_duplicates(lengths, semantic.tfidf_vectors(texts), min_cosine)
+    return {places[index]: Duplicate("semantic_dedup", places[kept], cosine) for index, kept, cosine in found}

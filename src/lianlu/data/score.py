@@ -1,24 +1,26 @@
 """What is found out about one document by itself: its language, the signals of every rule, the edits it needs.
 
-    read -> extract -> normalise -> language -> Gopher quality, Gopher repetition -> C4 lines -> C4, FineWeb | code -> PII
+    read -> extract -> normalise -> language -> families of rules for prose (`families`) | for code -> personal data -> hashes
 
 Nothing is decided here but what cannot be read: thresholds are applied to the signals later (`decide`), so that moving one
-costs nothing. Prose rules look at prose, code rules at code (domain `code`). C4's rules for pages, FineWeb's and the
-comparison of documents look at the text without the lines that C4 takes out.
+costs nothing. Documents are compared by the text without the lines that are taken out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import xxhash
 
-from lianlu.data import c4, code_rules, edits, extract, fineweb, gopher_quality, gopher_repetition, near_dedup, pii
+from lianlu.data import code_rules, edits, extract, near_dedup, pii
+from lianlu.data.assets import Assets
+from lianlu.data.cost import timed
 from lianlu.data.edits import Edit
-from lianlu.data.html_extractor import HtmlExtractor
+from lianlu.data.families import named, prose_signals
+from lianlu.data.html_extractor import HtmlExtractor, Name
 from lianlu.data.language import identify
 from lianlu.data.ledger import Ledger
 from lianlu.data.normalise import normalise
@@ -41,11 +43,14 @@ class Settings:
     domain: str = ""
     max_bytes: int = 50_000_000
     html_limit_s: float = 5.0
+    extractor: Name = "trafilatura"
+    assets: Assets = field(default_factory=Assets)
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be equal for scores to be equal, as JSON values."""
         own = {"rules": list(self.rules), "name": self.name, "domain": self.domain, "thresholds": self.thresholds.of_scores()}
-        return {**own, "max_bytes": self.max_bytes, "html_limit_s": self.html_limit_s}
+        read = {"max_bytes": self.max_bytes, "html_limit_s": self.html_limit_s, "extractor": self.extractor}
+        return {**own, **read, "assets": self.assets.fingerprint()}
 
 
 @dataclass
@@ -68,14 +73,16 @@ class Scored:
 def score(raw: Raw, settings: Settings, pages: HtmlExtractor, ledger: Ledger) -> Iterator[Scored]:
     """Read one raw thing and score the documents in it; what cannot be read goes to the ledger."""
     ledger.enter("read", raw.num_bytes)
-    content = extract.read(raw, settings.max_bytes)
+    with timed("read", raw.num_bytes):
+        content = extract.read(raw, settings.max_bytes)
     if isinstance(content, Verdict):
         ledger.drop("read", _stub(raw, settings), content)
         return
     size = len(content) if isinstance(content, bytes) else len(content.encode("utf-8", "replace"))
     ledger.leave("read", size)
     ledger.enter("extract", size)
-    found = extract.documents(raw, content, pages)
+    with timed("extract", size):
+        found = extract.documents(raw, content, pages)
     if isinstance(found, Verdict):
         ledger.drop("extract", _stub(raw, settings), found)
         return
@@ -87,7 +94,8 @@ def score(raw: Raw, settings: Settings, pages: HtmlExtractor, ledger: Ledger) ->
         size = len(document.text.encode("utf-8", "replace"))
         ledger.leave("extract", size)
         ledger.enter("normalise", size)
-        text = normalise(document.text)
+        with timed("normalise", size):
+            text = normalise(document.text)
         if not text.strip():
             ledger.drop("normalise", document, Verdict("normalise.empty", 0, 1))
             continue
@@ -112,19 +120,19 @@ def _stub(raw: Raw, settings: Settings) -> Document:
 def scored(document: Document, settings: Settings) -> Scored:
     """Everything about one document whose text is normalised; sets its language."""
     view = TextView(document.text)
+    size = view.num_bytes
     signals, lines = _code(document, view, settings) if document.domain == CODE else _prose(document, view, settings)
-    found = pii.find(view.text) if "pii" in settings.rules else []
+    with timed("pii", size):
+        found = pii.find(view.text) if "pii" in settings.rules else []
     seen = TextView(edits.applied(view.text, lines)) if lines else view
     hashes = bands = np.empty(0, dtype=np.uint64)
     if "near_dedup" in settings.rules:
-        hashes = near_dedup.shingles(seen)
-        bands = near_dedup.bands(hashes) if len(hashes) else bands
-    exact = xxhash.xxh3_128_digest(" ".join(seen.text.split()).encode())
-    return Scored(document, view.script, signals, edits.joined(lines, found), len(seen.text.encode()), exact, hashes, bands)
-
-
-def _named(family: str, signals: Iterable[tuple[str, float]]) -> dict[str, float]:
-    return {f"{family}.{name}": float(value) for name, value in signals}
+        with timed("near_dedup", size):
+            hashes = near_dedup.shingles(seen)
+            bands = near_dedup.bands(hashes) if len(hashes) else bands
+    with timed("exact_dedup", size):
+        exact = xxhash.xxh3_128_digest(" ".join(seen.text.split()).encode())
+    return Scored(document, view.script, signals, edits.joined(lines, found), seen.num_bytes, exact, hashes, bands)
 
 
 def _limits(family: str, document: Document, view: TextView, settings: Settings) -> Limits:
@@ -134,26 +142,17 @@ def _limits(family: str, document: Document, view: TextView, settings: Settings)
 def _code(document: Document, view: TextView, settings: Settings) -> tuple[dict[str, float], list[Edit]]:
     if "code" not in settings.rules:
         return {}, []
-    return _named("code", code_rules.signals(view, _limits("code", document, view, settings))), []
+    return named("code", view, code_rules.signals(view, _limits("code", document, view, settings))), []
 
 
 def _prose(document: Document, view: TextView, settings: Settings) -> tuple[dict[str, float], list[Edit]]:
     signals: dict[str, float] = {}
-    rules = settings.rules
-    if "language" in rules:
-        document.lang, signals["language.min_probability"] = identify(view.text)
+    if "language" in settings.rules:
+        with timed("language", view.num_bytes):
+            document.lang, signals["language.min_probability"] = identify(view.text)
 
     def limits(family: str) -> Limits:
         return _limits(family, document, view, settings)
 
-    lines = c4.line_edits(view, limits("c4")) if "c4" in rules else []
-    left = TextView(edits.applied(view.text, lines)) if lines else view
-    if "gopher_quality" in rules:
-        signals |= _named("gopher_quality", gopher_quality.signals(view, limits("gopher_quality")))
-    if "gopher_repetition" in rules:
-        signals |= _named("gopher_repetition", gopher_repetition.signals(view))
-    if "c4" in rules:
-        signals |= _named("c4", c4.signals(left))
-    if "fineweb" in rules:
-        signals |= _named("fineweb", fineweb.signals(left, limits("fineweb")))
-    return signals, lines
+    found, lines = prose_signals(view, document.url, settings.rules, limits, settings.assets)
+    return signals | found, lines

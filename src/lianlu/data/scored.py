@@ -25,8 +25,10 @@ import xxhash
 
 from lianlu.core.files import atomic_write
 from lianlu.core.pool import in_order
+from lianlu.core.store import LOGS
+from lianlu.data import cost
 from lianlu.data.edits import Edit
-from lianlu.data.html_extractor import HtmlExtractor
+from lianlu.data.html_extractor import HtmlExtractor, Name
 from lianlu.data.ledger import Ledger
 from lianlu.data.near_dedup import NUM_BANDS, Hashes
 from lianlu.data.score import READ_STEPS, Scored, Settings, score
@@ -137,7 +139,7 @@ def _fingerprint(raws: list[Raw]) -> str:
 def run_chunk(folder: Path, number: int, raws: list[Raw], settings: Settings) -> None:
     """Score one chunk and keep the outcome."""
     ledger = Ledger(READ_STEPS)
-    rows = [row for raw in raws for row in score(raw, settings, _pages(settings.html_limit_s), ledger)]
+    rows = [row for raw in raws for row in score(raw, settings, _pages(settings.html_limit_s, settings.extractor), ledger)]
     base = folder / f"{number:05d}"
     write_parquet(base.with_name(base.name + DOCUMENTS), [row.document for row in rows])
     _write_signals(base.with_name(base.name + ".signals.parquet"), rows)
@@ -145,6 +147,7 @@ def run_chunk(folder: Path, number: int, raws: list[Raw], settings: Settings) ->
     summary = {"fingerprint": _fingerprint(raws), "counts": ledger.counts(), "rejected": ledger.rejected}
     with atomic_write(base.with_name(base.name + ".json"), "w") as file:
         json.dump(summary, file, ensure_ascii=False)
+    cost.write_chunk(folder.parent / LOGS, number)
 
 
 def _write_signals(path: Path, rows: Sequence[Scored]) -> None:
@@ -186,9 +189,9 @@ def _write_arrays(base: Path, rows: Sequence[Scored]) -> None:
 
 
 @cache
-def _pages(limit_s: float) -> HtmlExtractor:
+def _pages(limit_s: float, name: Name) -> HtmlExtractor:
     """The HTML extractor of this process; it ends with the process."""
-    return HtmlExtractor(limit_s)
+    return HtmlExtractor(limit_s, name)
 
 
 def run_all(folder: Path, chunks: Iterable[list[Raw]], settings: Settings, workers: int) -> Iterator[tuple[int, list[Raw]]]:

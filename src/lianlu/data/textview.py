@@ -32,6 +32,11 @@ class TextView:
         self.text = text
 
     @cached_property
+    def num_bytes(self) -> int:
+        """Size in UTF-8."""
+        return len(self.text) if self.text.isascii() else len(self.text.encode())
+
+    @cached_property
     def num_cjk(self) -> int:
         """How many CJK characters there are."""
         return 0 if self.text.isascii() else len(_CJK_CHARACTER.findall(self.text))

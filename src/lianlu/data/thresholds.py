@@ -1,7 +1,7 @@
 """Thresholds of the rules, and the verdict of a rule that is broken.
 
-The values live in `rules.toml` beside this file: one table per family of rules, one key per rule. A key `min_x` or `max_x`
-is the bound on x; `false` turns a rule off. A table inside a family (`[c4.docs]`, `[gopher_quality.cjk]`) holds what
+The values live in `rules.toml` and `long_text.toml` beside this file: one table per family, one key per rule. A key `min_x`
+or `max_x` is the bound on x; `false` turns a rule off. A table inside a family (`[c4.docs]`, `[gopher_quality.cjk]`) holds what
 differs for a domain, a script or a language; where several apply, language wins over script over domain.
 """
 
@@ -19,10 +19,12 @@ from lianlu.core.config import Table, merge
 from lianlu.core.errors import ConfigError
 
 Limits = Mapping[str, Any]
+TABLES = ("rules.toml", "long_text.toml")
 LINE_RULES = (
     "min_words_per_line", "max_word_length", "max_javascript_lines", "max_policy_lines", "max_lines_without_end_mark",
+    "max_uppercase_letters", "max_numeric_lines", "max_counter_lines",
 )  # fmt: skip
-"""Rules of C4 that take out lines instead of dropping documents."""
+"""Rules of C4 and RefinedWeb that take out lines instead of dropping documents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,8 @@ def broken(family: str, limits: Limits, values: Iterable[tuple[str, float]]) -> 
 @cache
 def shipped() -> Table:
     """The table that comes with lianlu."""
-    return tomllib.loads(files("lianlu.data").joinpath("rules.toml").read_text(encoding="utf-8"))
+    tables = (files("lianlu.data").joinpath(name).read_text(encoding="utf-8") for name in TABLES)
+    return {family: table for text in tables for family, table in tomllib.loads(text).items()}
 
 
 def with_shipped(changes: Mapping[str, Any]) -> Table:

@@ -217,6 +217,7 @@ def test_families_languages_and_thresholds_are_chosen(corpus: Path, tmp_path: Pa
     lenient = run(
         corpus,
         tmp_path / "b",
+        "rules=['gopher_quality', 'c4', 'fineweb', 'code']",
         "thresholds.gopher_quality.min_words=2",
         "thresholds.gopher_quality.en.min_stop_words=false",
         "thresholds.c4={min_sentences=1, min_words_per_line=1}",
@@ -292,7 +293,11 @@ def test_a_document_of_any_text_passes_or_is_rejected(tmp_path: Path) -> None:
 def test_a_moved_threshold_needs_no_new_scores(
     corpus: Path, cleaned: Output, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change = "thresholds.gopher_quality.min_words=2", "thresholds.gopher_quality.en.min_stop_words=false"
+    change = (
+        "thresholds.gopher_quality.min_words=2",
+        "thresholds.gopher_quality.en.min_stop_words=false",
+        "thresholds.punctuation={min_marks=0}",
+    )
     whole = run(corpus, tmp_path / "whole", *change)
     monkeypatch.setattr(chunks, "run_chunk", lambda *_: pytest.fail("scored again"))
     moved = run(corpus, tmp_path / "moved", f"scores={cleaned.path}", *change)
