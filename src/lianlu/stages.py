@@ -5,9 +5,12 @@ from __future__ import annotations
 from lianlu.core.stage import Stage
 
 STAGES: dict[str, Stage] = {
-    "clean": Stage("lianlu.data.clean", "CleanConfig", "documents"),
+    "clean": Stage("lianlu.data.clean", "CleanConfig", "documents", version=2),
+    "eval-items": Stage("lianlu.eval.items", "ItemsConfig", "documents"),
+    "decontaminate": Stage("lianlu.data.decontaminate", "DecontaminateConfig", "documents"),
+    "enrich": Stage("lianlu.data.enrich", "EnrichConfig", "documents"),
     "tokenizer": Stage("lianlu.tokenizer.train", "TokenizerConfig", "tokenizer"),
-    "shard": Stage("lianlu.data.shard", "ShardConfig", "shards"),
+    "shard": Stage("lianlu.data.shard", "ShardConfig", "shards", version=2),
     "chat-data": Stage("lianlu.data.chat_data", "ChatDataConfig", "conversations"),
     "pretrain": Stage("lianlu.train.pretrain", "PretrainConfig", "checkpoint", distributed=True),
     "sft": Stage("lianlu.train.sft", "SftConfig", "adapter", distributed=True),

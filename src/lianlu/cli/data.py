@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lianlu.cli import data_files
+
 if TYPE_CHECKING:
     from lianlu.data.cleaned import Cleaned
     from lianlu.data.explain import Explained
@@ -19,10 +21,13 @@ In = Annotated[str, typer.Option("--in", metavar="ARTIFACT", help="@step, or the
 
 def add_verbs(app: typer.Typer) -> None:
     """Add the verbs of this file, below `data`."""
-    group = typer.Typer(help="Ask cleaned data: why was this document kept or dropped?", no_args_is_help=True)
+    group = typer.Typer(
+        help="Cleaned data: why was a document kept, what if a threshold moved, who holds it.", no_args_is_help=True
+    )
     group.callback()(lambda: None)  # a group stays a group while it has one command
     group.command()(explain)
     group.command()(tune)
+    data_files.add_verbs(group)
     app.add_typer(group, name="data", rich_help_panel=GROUP)
 
 

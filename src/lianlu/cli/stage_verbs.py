@@ -11,6 +11,9 @@ GROUP = "stages"
 # Shown in `lianlu --help` without importing the stages themselves.
 SUMMARIES = {
     "clean": "Raw text to clean documents: extraction, rules, deduplication, personal data.",
+    "eval-items": "The items of evaluation tasks, as documents to search a corpus for.",
+    "decontaminate": "Drop documents that hold evaluation items; planted items must be found.",
+    "enrich": "More documents like given ones, topic by topic, out of a pool.",
     "tokenizer": "Train a byte-level BPE tokenizer on documents.",
     "shard": "Documents to token shards with document boundaries.",
     "chat-data": "Questions and answers from docstrings, as conversations.",

@@ -5,13 +5,14 @@ The 5-gram model of a source is made from training text of that source, so it is
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from lianlu.formats.shards import TokenShard
+from lianlu.model.ngram import ByteNgram
 from lianlu.tokenizer.tokenizer import Tokenizer
-from lianlu.train.ngram import ByteNgram, gzip_bits_per_byte
 from lianlu.train.sources import Corpus
 
 
@@ -47,3 +48,9 @@ def _training_texts(tokenizer: Tokenizer, corpus: Corpus, num_bytes: int, seed: 
 
 def _text(tokenizer: Tokenizer, shard: TokenShard, index: int) -> bytes:
     return tokenizer.decode(shard.document(index).tolist()).encode()
+
+
+def gzip_bits_per_byte(texts: Sequence[bytes]) -> float:
+    """Bits per byte of `gzip -9` over the texts joined into one; it has seen nothing before."""
+    joined = b"".join(texts)
+    return 8 * len(gzip.compress(joined, compresslevel=9, mtime=0)) / max(len(joined), 1)

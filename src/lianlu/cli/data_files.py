@@ -1,0 +1,98 @@
+"""The verbs below `data` that write files: export, report, train-filter, forget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Cleaned = Annotated[str, typer.Argument(metavar="ARTIFACT", help="@step, or the beginning of an id; else the current one.")]
+
+
+def add_verbs(group: typer.Typer) -> None:
+    """Add the verbs of this file."""
+    for verb in (export, report, forget):
+        group.command()(verb)
+    group.command("train-filter")(train_filter)
+
+
+def export(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="@step, an id, a folder or a file of documents.")],
+    target: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write: .jsonl, .jsonl.gz, .jsonl.zst, .parquet.")],
+    layout: Annotated[str, typer.Option("--format", help="wanjuan, jsonl or parquet; else told from the name.")] = "",
+) -> None:
+    """Write documents for other programs: WanJuan's format, JSONL or Parquet."""
+    from lianlu.core import console
+    from lianlu.core.errors import ConfigError
+    from lianlu.core.store import Store
+    from lianlu.data.export import WRITERS
+    from lianlu.data.export import export as write
+
+    form = layout or ("parquet" if target.suffix == ".parquet" else "jsonl")
+    if form not in WRITERS:
+        raise ConfigError(f"there is no format {form}", hint=f"one of {', '.join(WRITERS)}")
+    folder = Path(source) if Path(source).exists() else Store.locate().get(source).path
+    console.out(f"{write(folder, target, form)} documents in {target}")
+
+
+def report(
+    name: Cleaned = "", target: Annotated[Path, typer.Option("--to", help="The page to write.")] = Path("data.html")
+) -> None:
+    """Draw cleaned data as a page: funnel, distributions with thresholds, samples on both sides, clusters, costs."""
+    from lianlu.core import console
+    from lianlu.core.errors import ConfigError
+    from lianlu.core.store import Store
+    from lianlu.data.cleaned import open_cleaned
+    from lianlu.data.report.page import write_data_report
+
+    found = open_cleaned(Store.locate(), name)
+    if len(found) > 1:
+        steps = ", ".join(f"@{cleaned.artifact.manifest.step}" for cleaned in found)
+        raise ConfigError("there are several cleaned artifacts", hint=f"choose one: {steps}")
+    (cleaned,) = found
+    write_data_report(cleaned.artifact.manifest.step, cleaned.artifact.path, cleaned.scored, cleaned.rules, target)
+    console.out(str(target))
+
+
+def train_filter(
+    seeds: Annotated[
+        Path, typer.Argument(metavar="SEEDS", help="JSONL with text and label, or a folder with a folder for each label.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The filter to write.")],
+    name: Annotated[
+        str, typer.Option(help="What it tells: quality, fluency, advertisement, toxicity, porn, or a name of yours.")
+    ] = "quality",
+    positive: Annotated[str, typer.Option(help="The label of high scores, where that is not plain.")] = "",
+) -> None:
+    """Train a linear classifier from a seed list, for the rules filters.min_NAME and filters.max_NAME."""
+    from lianlu.data.train_filter import train_filter as train
+
+    train(seeds, out, name, positive)
+
+
+def forget(
+    name: Annotated[str, typer.Argument(metavar="URL|ID", help="The address or id of a document, as it was read.")],
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Write the files again without it; else only say which they are.")
+    ] = False,
+) -> None:
+    """Which documents, scores and shards hold this document; with --apply they are written again without it."""
+    from lianlu.core import console
+    from lianlu.core.errors import DataError
+    from lianlu.core.store import Store
+    from lianlu.data.forget import forget as forget_document
+
+    holders = forget_document(Store.locate(), name, apply)
+    if not holders.found:
+        raise DataError(f"nothing here holds {name}", hint="give the id or the URL that the document had in its source")
+    rows = [[h.artifact.id, h.num_documents, h.num_tokens, " ".join(h.files)] for h in holders.found]
+    console.table(["artifact", "documents", "tokens", "files rewritten" if apply else "files to rewrite"], rows)
+    for artifact in holders.learned:
+        console.warn(f"{artifact.id} has learnt from it and cannot be rewritten: train it again")
+    for path in holders.unsearched:
+        console.warn(f"{path} has no index of its documents and was not searched: make it again")
+    for source in holders.outside:
+        console.warn(f"{source} still holds it: a run that reads it again brings the document back")
+    if not apply:
+        console.out("nothing was changed; --apply rewrites")
