@@ -40,7 +40,7 @@ def test_a_folder_of_every_format(tmp_path: Path) -> None:
     out = Output(tmp_path / "out")
     config = with_overrides({"source": str(source), "rules": [], "workers": 2}, ())
     clean.run(validate(CleanConfig, config), out)
-    scored._pages(5.0).close()
+    scored._pages(5.0, "trafilatura").close()
     pdf._child().close()
     kept = {document.id: document for document in read_documents(out.path)}
     assert set(kept) == {"1", "b.zip/b-1/ferry.py", "b.zip/b-1/LICENSE", "c.md", "w"}
