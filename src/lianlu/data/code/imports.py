@@ -35,7 +35,9 @@ _RENAMED = re.compile(r"(?:type\s+)?([\w$]+|\*)(?:\s+as\s+([\w$]+)|\s*:\s*([\w$]
 _PY_FROM = re.compile(r"^([ \t]*)from[ \t]*(\.*)[ \t]*([\w.]*)[ \t]+import[ \t]*(\([^()]*\)|[^\n;()]+)", re.M)
 _PY_IMPORT = re.compile(r"^([ \t]*)import[ \t]+([\w.]++[^\n;]*)", re.M)
 _PY_ITEM = re.compile(r"([\w.]+)(?:\s+as\s+(\w+))?")
-_JS_FROM = re.compile(r"\b(?:import|export)\b(\s+type\b)?([\w$*\s{},]{0,4000}?)\bfrom\s*[\"']([^\"'\n]+)[\"']")
+_JS_FROM = re.compile(r"\bfrom\s*[\"']([^\"'\n]+)[\"']")
+_JS_KEYWORD = re.compile(r"\b(?:import|export)\b")
+_JS_CLAUSE = re.compile(r"(\s+type\b)?([\w$*\s{},]*)")
 _JS_BARE = re.compile(r"\bimport\s*(\()?\s*[\"']([^\"'\n]+)[\"']")
 _JS_REQUIRE = re.compile(r"(?:(\{[^{}]*\}|(?<![\w$])[\w$]++)\s*+=\s*+)?\brequire\s*\(\s*[\"']([^\"'\n]+)[\"']\s*\)")
 _JAVA = re.compile(r"^[ \t]*import[ \t]+(?:static[ \t]+)?([\w.]+?)(\.\*)?[ \t]*;", re.M)
@@ -85,8 +87,13 @@ def _javascript(code: str) -> Iterator[Import]:
         alias = whole[1] if whole and whole[1] else ""
         return Import(target, names, alias, target.startswith("."), late)
 
-    for match in _JS_FROM.finditer(code):
-        yield made(match[3], match[2], bool(match[1]))
+    end = 0
+    for match in _JS_FROM.finditer(code):  # backwards to its keyword, since forwards each keyword would be tried to the end
+        begin = max((word.end() for word in _JS_KEYWORD.finditer(code, end, match.start())), default=match.start())
+        clause = _JS_CLAUSE.fullmatch(code, begin, match.start())
+        if clause and begin < match.start():
+            yield made(match[1], clause[2], bool(clause[1]))
+        end = match.end()
     for match in _JS_REQUIRE.finditer(code):
         clause = match[1] or ""
         alias = "" if clause.startswith("{") else clause
@@ -180,7 +187,7 @@ _DEFINED = {
     "python": re.compile(r"^(?:async[ \t]+)?(?:def|class)[ \t]+(\w+)|^(\w+)[ \t]*(?::[^=\n]+)?=", re.M),
     "javascript": _JS_DEFINED, "typescript": _JS_DEFINED,
     "java": re.compile(r"\b(?:class|interface|enum|record)\s+(\w+)"),
-    "go": re.compile(r"^(?:func|type|var|const)[ \t]+(\w+)|^\t(\w+)\b[^\n(:]*$|^\t(\w+)\b[^\n(:]*=", re.M),
+    "go": re.compile(r"^(?:func|type|var|const)[ \t]+(?!main\b|init\b)(\w+)|^\t(\w+)\b[^\n(:]*$|^\t(\w+)\b[^\n(:]*=", re.M),
     "c": _C_DEFINED, "cpp": _C_DEFINED,
     "rust": re.compile(
         r"^[ \t]*(?:pub(?:\([^)]*\))?[ \t]+)?(?:(?:async|unsafe|const|default)[ \t]+)*"

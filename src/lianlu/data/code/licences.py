@@ -31,8 +31,12 @@ _LICENCE_FILE = re.compile(r"(?:un)?licen[cs]es?(?:[-_.].*)?|copying(?:[-_.].*)?
 _MANIFEST = re.compile(r"^\s*\"?license\"?\s*[:=]\s*(?:\{\s*text\s*=\s*)?[\"']([^\"'\n]+)[\"']", re.MULTILINE)
 _MANIFESTS = {"package.json", "pyproject.toml", "cargo.toml", "composer.json", "setup.cfg"}
 _COMMENT_MARK = re.compile(r"(?m)^[\s#*/;%!<>|-]+")
+_HINT = re.compile(r"licen[cs]e|permission|redistribution|public domain|cc0")
 _BRACKETS = re.compile(r"\(([^()]*)\)")
 _SUFFIX = re.compile(r"-(?:only|or-later)$|\+$")
+
+
+_Runs = frozenset[tuple[str, str, str]]
 
 
 @dataclass(frozen=True)
@@ -64,26 +68,32 @@ def in_text(text: str) -> str:
     if stated := _SPDX.search(text[:HEAD_CHARS]):
         expression = _EXPRESSION.match(stated[1])
         return " ".join(expression[0].split()) if expression else ""
-    words = _WORD.findall(_COMMENT_MARK.sub("", text[:_MAX_CHARS]).lower())
-    runs = set(zip(words, words[1:], words[2:], strict=False))
-    found = [known for known in _table() if _has(known, runs)]
-    return _all_of(known.name for known in found if not _is_part(known, found))
+    plain = _COMMENT_MARK.sub("", text[:_MAX_CHARS]).lower()
+    if not _HINT.search(plain):
+        return ""
+    words = _WORD.findall(plain)
+    runs = frozenset(zip(words, words[1:], words[2:], strict=False))
+    whole = " ".join(words)
+    found = [known for known in _table() if _has(known, runs, whole)]
+    return all_of(known.name for known in found if not _is_part(known, found))
 
 
-def _has(known: _Known, runs: set[tuple[str, ...]]) -> bool:
-    there = all(_similarity(phrase, runs) >= known.similarity for phrase in known.phrases)
+def _has(known: _Known, runs: _Runs, whole: str) -> bool:
+    exact = known.similarity == 1
+    there = all(phrase in whole if exact else _similarity(phrase, runs) >= known.similarity for phrase in known.phrases)
     return there and not any(_similarity(phrase, runs) >= MIN_SIMILARITY for phrase in known.absent)
 
 
 @cache
-def _runs(phrase: str) -> frozenset[tuple[str, ...]]:
+def _runs(phrase: str) -> _Runs:
     words = phrase.split()
-    return frozenset(zip(words, words[1:], words[2:], strict=False)) or frozenset({tuple(words)})
+    return frozenset(zip(words, words[1:], words[2:], strict=False))
 
 
-def _similarity(phrase: str, runs: set[tuple[str, ...]]) -> float:
+def _similarity(phrase: str, runs: _Runs) -> float:
+    """Share of the phrase's three-word runs among those of the text."""
     wanted = _runs(phrase)
-    return len(wanted & runs) / len(wanted)
+    return len(wanted & runs) / max(len(wanted), 1)
 
 
 def _is_part(known: _Known, found: list[_Known]) -> bool:
@@ -105,7 +115,7 @@ def of_files(texts: Mapping[str, str]) -> dict[str, str]:
     for path in sorted(texts):
         if is_licence_file(path) and (found := in_text(texts[path])):
             folder = folder_of(path)
-            folders[folder] = _all_of([folders[folder], found] if folder in folders else [found])
+            folders[folder] = all_of([folders[folder], found] if folder in folders else [found])
     folders |= {folder_of(path): found for path in sorted(texts) if (found := _declared(path, texts[path]))}
     return {path: in_text(text[:HEAD_CHARS]) or _above(path, folders) for path, text in texts.items()}
 
@@ -121,8 +131,10 @@ def _above(path: str, folders: Mapping[str, str]) -> str:
     return next((folders[folder] for folder in ancestors(folder_of(path)) if folder in folders), "")
 
 
-def _all_of(expressions: Iterable[str]) -> str:
-    return " AND ".join(dict.fromkeys(f"({one})" if " OR " in one else one for one in expressions))
+def all_of(expressions: Iterable[str]) -> str:
+    """Several expressions joined with AND, each once."""
+    each = dict.fromkeys(expressions)
+    return " AND ".join(f"({one})" if " OR " in one and len(each) > 1 else one for one in each)
 
 
 def kind_of(expression: str) -> str:
