@@ -90,9 +90,9 @@ def _javascript(code: str) -> Iterator[Import]:
     end = 0
     for match in _JS_FROM.finditer(code):  # backwards to its keyword, since forwards each keyword would be tried to the end
         begin = max((word.end() for word in _JS_KEYWORD.finditer(code, end, match.start())), default=match.start())
-        clause = _JS_CLAUSE.fullmatch(code, begin, match.start())
-        if clause and begin < match.start():
-            yield made(match[1], clause[2], bool(clause[1]))
+        between = _JS_CLAUSE.fullmatch(code, begin, match.start())
+        if between and begin < match.start():
+            yield made(match[1], between[2], bool(between[1]))
         end = match.end()
     for match in _JS_REQUIRE.finditer(code):
         clause = match[1] or ""

@@ -17,6 +17,7 @@ from functools import cache
 from importlib.resources import files
 
 from lianlu.data.code.tree import ancestors, folder_of
+from lianlu.data.sources import language_of
 
 PERMISSIVE, WEAK, COPYLEFT, UNKNOWN = "permissive", "weak", "copyleft", "unknown"
 _KINDS = (PERMISSIVE, WEAK, COPYLEFT, UNKNOWN)
@@ -102,8 +103,8 @@ def _is_part(known: _Known, found: list[_Known]) -> bool:
 
 
 def is_licence_file(path: str) -> bool:
-    """Whether a file's name says that it holds a licence: LICENSE, COPYING, LICENCE-MIT.txt, ..."""
-    return bool(_LICENCE_FILE.fullmatch(posixpath.basename(path)))
+    """Whether a file's name says that it holds a licence: LICENSE, COPYING, LICENCE-MIT.txt, ...; no source file does."""
+    return bool(_LICENCE_FILE.fullmatch(posixpath.basename(path))) and not language_of(path)
 
 
 def of_files(texts: Mapping[str, str]) -> dict[str, str]:

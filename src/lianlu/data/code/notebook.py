@@ -14,10 +14,10 @@ Cell = dict[str, Any]
 
 
 def output_share(text: str) -> float:
-    """Share of a notebook's JSON that outputs take (0..1); 0 for anything else."""
-    cells = _cells(_parsed(text))
-    outputs = sum(len(json.dumps(cell["outputs"], ensure_ascii=False)) for cell in cells if cell.get("outputs"))
-    return min(outputs / max(len(text), 1), 1.0)
+    """Share of a notebook's JSON that outputs take, its layout apart (0..1); 0 for anything else."""
+    book = _parsed(text)
+    outputs = sum(len(json.dumps(cell["outputs"])) for cell in _cells(book) if cell.get("outputs"))
+    return outputs / len(json.dumps(book)) if outputs else 0.0
 
 
 def to_markdown(text: str) -> str | None:

@@ -30,9 +30,10 @@ _NAME = re.compile(r"[^\W\d]\w*")
 _DIGIT = re.compile(r"\d")
 _TODO = re.compile(r"\b(?:TODO|FIXME|XXX|HACK)\b")
 _LOOKS_LIKE_CODE = re.compile(
-    r"^(?!.*(?:>>>|@|\.\.\.|://|sourceMapping))(?:.*\w.*[;{]\s*$|\W*\w[\w.\[\]]*\s*=\s*\S+$|\W*\w[\w.]*\([^()]*\)[;:]?\s*$"
-    r"|\W*(?:if|for|while)\b.*:\s*$)"
+    r"\W*\w[\w.\[\]]*\s*=\s*\S+$|\W*\w[\w.]*\([^()]*\)[;:]?\s*$|\W*(?:if|for|while)\b.*:\s*$|.*[;{]\s*$"
 )
+_CODE_ENDS = tuple(";{):")
+_NO_CODE = (">>>", "@", "...", "://", "sourceMapping")
 _DEEP = re.compile(r"(?m)^(?: {20}|\t{5})[ \t]*\S")
 _LONG_LINE, _REPEATABLE = 100, 12
 
@@ -59,10 +60,16 @@ def features(view: TextView, lang: str) -> dict[str, float]:
         "long_lines": sum(len(line) > _LONG_LINE for line in lines) / num_lines,
         "repeated_lines": 1 - len(set(long_enough)) / max(len(long_enough), 1),
         "data": num_data / size,
-        "dead_code": sum(map(bool, map(_LOOKS_LIKE_CODE.search, remarks))) / max(len(remarks), 1),
-        "todos": _clipped(20 * len(_TODO.findall(text)) / num_lines),
+        "dead_code": sum(map(_looks_like_code, remarks)) / max(len(remarks), 1),
+        "todos": _clipped(20 * sum(len(_TODO.findall(piece)) for piece in cut[COMMENT]) / num_lines),
         "brevity": 1 - _clipped(len(lines) / 40),
     }
+
+
+def _looks_like_code(remark: str) -> bool:
+    """Whether a line of a comment is code that was put out of use; examples, addresses and tags are not."""
+    likely = len(remark) < 200 and (remark.rstrip().endswith(_CODE_ENDS) or "=" in remark)
+    return likely and not any(mark in remark for mark in _NO_CODE) and _LOOKS_LIKE_CODE.match(remark) is not None
 
 
 def _clipped(value: float) -> float:

@@ -90,6 +90,14 @@ def test_a_long_chain_and_a_large_cycle_do_not_end_the_program() -> None:
     assert dependency_order(chain, ring) == [chain[0], *chain[:0:-1]]
 
 
+def test_a_cycle_of_thousands_of_imports_each_ends_too() -> None:
+    files = [f"{number:04d}" for number in range(600)]
+    needs: dict[str, set[str]] = {file: set(files) for file in files}
+    assert dependency_order([*files, "base", "user"], {**needs, "0300": {*files, "base"}, "user": {"0001"}}) == [
+        "base", *files, "user",
+    ]  # fmt: skip
+
+
 def test_documentation_stands_before_the_first_code_of_its_folder() -> None:
     code = ["lib/deep/base.py", "lib/use.py", "main.py"]
     docs = ["README.md", "lib/use.md", "lib/deep/README.md", "lib/deep/a.md", "docs/guide.md", "LICENSE"]
