@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 
 from lianlu.data.code.tree import ancestors, folder_of
 
-MAX_WORK = 20_000_000
+MAX_WORK = 5_000_000
 """Imports that are looked at while cycles are cut one by one; cycles left after that keep the order of the alphabet."""
 Edges = Mapping[str, Set[str]]
 

@@ -17,12 +17,16 @@ Graph = Mapping[str, Set[str]]
 NAMES = [f"{folder}{name}.py" for folder in ("", "a/", "a/b/", "c/") for name in "mnopq"]
 
 
-@st.composite
-def graphs(draw: st.DrawFn) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+EDGES = st.sets(st.tuples(st.sampled_from(NAMES), st.sampled_from([*NAMES, "gone.py"])), max_size=40)
+
+
+def graphs() -> st.SearchStrategy[tuple[dict[str, set[str]], dict[str, set[str]]]]:
     """Early and late imports among some files, a few of them to files that are not there."""
-    files = draw(st.lists(st.sampled_from(NAMES), unique=True, max_size=14))
-    targets = st.sets(st.sampled_from([*NAMES, "gone.py"]), max_size=4)
-    return {file: draw(targets) for file in files}, {file: draw(targets) for file in files if draw(st.booleans())}
+
+    def made(files: set[str], early: set[tuple[str, str]], late: set[tuple[str, str]]) -> tuple[dict[str, set[str]], ...]:
+        return tuple({file: {b for a, b in edges if a == file} for file in sorted(files)} for edges in (early, late))
+
+    return st.builds(made, st.sets(st.sampled_from(NAMES)), EDGES, EDGES)  # type: ignore[arg-type]
 
 
 def reachable(graph: Graph, inside: Set[str]) -> networkx.DiGraph:
