@@ -1,0 +1,121 @@
+"""A repository's files as Markdown documents: dependencies first, each file under its path, in a fence with its language.
+
+The long documents of InternLM2 (arXiv 2403.17297, section 3.1.2): files of one repository that were kept, regrouped and
+sorted by their imports (`order`), so that a model sees a definition before its use in another file. A document that grows
+too long is continued in another one; files are never cut. A file longer than the limit stands alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from lianlu.core.errors import DataError
+from lianlu.data.code.fences import fenced
+from lianlu.data.code.graph import import_graph
+from lianlu.data.code.licences import all_of
+from lianlu.data.code.order import dependency_order, with_docs
+from lianlu.data.sources import KINDS, language_of
+from lianlu.formats.documents import Document
+
+REPOSITORY = "repo"
+"""Key of `Document.meta` that names the repository a file is from."""
+MAX_BYTES = 1_000_000
+_PLAIN = (".md", ".markdown", ".txt", "")
+
+
+def by_repository(documents: Iterable[Document]) -> dict[str, list[Document]]:
+    """Files grouped by `meta["repo"]`, or else by source; in memory, the repositories sorted by name."""
+    groups: dict[str, list[Document]] = {}
+    for document in documents:
+        groups.setdefault(str(document.meta.get(REPOSITORY) or document.source), []).append(document)
+    return dict(sorted(groups.items()))
+
+
+def concatenated(name: str, files: Sequence[Document], max_bytes: int = MAX_BYTES) -> list[Document]:
+    """The kept files of one repository as few documents of at most `max_bytes` of UTF-8 each, in order of their imports.
+
+    `meta["parents"]` has the ids of the files in a document, `meta["weight"]` the mean of theirs by size where they have
+    one. Raises: DataError if two files have one path.
+    """
+    by_path = {_path(file): file for file in files}
+    if len(by_path) < len(files):
+        twice = next(path for path in by_path if sum(_path(file) == path for file in files) > 1)
+        raise DataError(
+            f"{name} holds {twice} twice", hint="set the path of each document, or name repositories apart in meta.repo"
+        )
+    ordered = [by_path[path] for path in file_order(by_path)]
+    parts = list(_parts(name, ordered, max_bytes))
+    return [_joined(name, part, number if len(parts) > 1 else 0) for number, part in enumerate(parts, 1)]
+
+
+def file_order(files: Mapping[str, Document]) -> list[str]:
+    """The paths of a repository's files in the order in which they are to be read."""
+    langs = {path: _language(file) for path, file in files.items()}
+    graph = import_graph({path: file.text for path, file in files.items()}, langs)
+    code = [path for path, lang in langs.items() if lang]
+    return with_docs(dependency_order(code, graph.needs, graph.late), langs.keys() - set(code))
+
+
+def _path(file: Document) -> str:
+    return file.path or file.id
+
+
+def _language(file: Document) -> str:
+    """The programming language, empty for documentation."""
+    told = language_of(_path(file))
+    return told or (file.lang if file.domain == "code" and _suffix(file) not in KINDS else "")
+
+
+def _suffix(file: Document) -> str:
+    name = _path(file).rpartition("/")[2]
+    return f".{name.rpartition('.')[2].lower()}" if "." in name else ""
+
+
+def _block(file: Document) -> str:
+    lang = _language(file)
+    plain = not lang and _suffix(file) in _PLAIN
+    body = file.text.strip("\n") if plain else fenced(file.text, lang or _suffix(file)[1:])
+    return f"## {_path(file)}\n\n{body}\n"
+
+
+def _title(name: str) -> str:
+    return f"# {name}\n\n"
+
+
+def _parts(name: str, files: Iterable[Document], max_bytes: int) -> Iterator[list[tuple[Document, str]]]:
+    """Runs of files with their blocks, each run within the limit wherever its first file is."""
+    part: list[tuple[Document, str]] = []
+    start = size = len(_title(name).encode())
+    for file in files:
+        block = _block(file)
+        more = len(block.encode()) + 1
+        if part and size + more > max_bytes:
+            yield part
+            part, size = [], start
+        part.append((file, block))
+        size += more
+    if part:
+        yield part
+
+
+def _joined(name: str, part: Sequence[tuple[Document, str]], number: int) -> Document:
+    files = [file for file, _ in part]
+    meta: dict[str, Any] = {"parents": [file.id for file in files], REPOSITORY: name}
+    if any("weight" in file.meta for file in files):
+        meta["weight"] = _mean_weight(part)
+    return Document(
+        id=f"{name}#{number}" if number else name,
+        text=_title(name) + "\n".join(block for _, block in part),
+        source=files[0].source,
+        domain="code",
+        lang="markdown",
+        license=all_of(file.license for file in files if file.license),
+        date=max(file.date for file in files),
+        meta=meta,
+    )
+
+
+def _mean_weight(part: Sequence[tuple[Document, str]]) -> float:
+    total = sum(float(file.meta.get("weight", 1)) * len(block) for file, block in part)
+    return round(total / sum(len(block) for _, block in part), 4)

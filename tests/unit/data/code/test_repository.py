@@ -1,0 +1,84 @@
+"""A repository as Markdown: nothing lost, dependencies first, sizes kept."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from lianlu.core.errors import DataError
+from lianlu.data.code.repository import by_repository, concatenated
+from lianlu.formats.documents import Document
+
+
+def file(path: str, text: str, **more: object) -> Document:
+    known = {"id": f"r/{path}", "path": path, "domain": "docs" if path.endswith(".md") else "code", **more}
+    return Document(text=text, **known)  # type: ignore[arg-type]
+
+
+FILES = [
+    file("main.py", "import app.core\n", license="MIT", date="2024-05-01", meta={"weight": 2}),
+    file("README.md", "Read *me*.\n"),
+    file("app/core.py", "from app import base\n", license="Apache-2.0", date="2025-01-01"),
+    file("app/base.py", "text = '''\n```python\n'''\n", license="MIT"),
+]
+
+
+def test_a_repository_becomes_one_document() -> None:
+    (made,) = concatenated("me/app", FILES)
+    assert made.text == (
+        "# me/app\n\n"
+        "## README.md\n\nRead *me*.\n\n"
+        "## app/base.py\n\n````python\ntext = '''\n```python\n'''\n````\n\n"
+        "## app/core.py\n\n```python\nfrom app import base\n```\n\n"
+        "## main.py\n\n```python\nimport app.core\n```\n"
+    )
+    assert made.id == "me/app"
+    assert (made.domain, made.lang, made.license, made.date) == ("code", "markdown", "MIT AND Apache-2.0", "2025-01-01")
+    assert made.meta["parents"] == ["r/README.md", "r/app/base.py", "r/app/core.py", "r/main.py"]
+    assert 1 < made.meta["weight"] < 2
+    assert concatenated("me/app", FILES[::-1])[0].text == made.text
+
+
+def test_documents_are_split_between_files_only() -> None:
+    parts = concatenated("me/app", FILES, max_bytes=95)
+    assert [part.id for part in parts] == ["me/app#1", "me/app#2", "me/app#3"]
+    assert all(len(part.text.encode()) <= 95 for part in parts)
+    assert [parent for part in parts for parent in part.meta["parents"]] == concatenated("me/app", FILES)[0].meta["parents"]
+    assert len(concatenated("me/app", FILES, max_bytes=1)) == 4
+    assert concatenated("me/app", []) == []
+
+
+def test_a_path_that_occurs_twice_is_refused() -> None:
+    with pytest.raises(DataError, match=r"me/app holds main\.py twice"):
+        concatenated("me/app", [*FILES, file("main.py", "")])
+
+
+def test_files_are_grouped_by_the_repository_they_name() -> None:
+    files = [file("a.py", "", meta={"repo": "z"}), file("b.py", "", source="s"), file("c.py", "", meta={"repo": "z"})]
+    assert {name: [it.path for it in group] for name, group in by_repository(files).items()} == {
+        "s": ["b.py"],
+        "z": ["a.py", "c.py"],
+    }
+
+
+TEXTS = st.text(alphabet="ab`~#\n >\t-é", max_size=40)
+
+
+@given(st.dictionaries(st.sampled_from(["a.py", "b/c.js", "b/d.rs", "e.json", "f.rst"]), TEXTS, min_size=1), st.integers(1, 300))
+def test_markdown_gives_every_file_back(texts: dict[str, str], max_bytes: int) -> None:
+    parts = concatenated("repo", [file(path, text) for path, text in texts.items()], max_bytes)
+    found = {}
+    for part in parts:
+        assert len(part.text.encode()) <= max_bytes or len(part.meta["parents"]) == 1
+        tokens = MarkdownIt("commonmark").parse(part.text)
+        headings = [after.content for token, after in itertools.pairwise(tokens) if token.type == "heading_open"]
+        blocks = [token.content for token in tokens if token.type == "fence"]
+        assert headings[0] == "repo"
+        found.update(zip(headings[1:], blocks, strict=True))
+    assert found == {path: text if text.endswith("\n") or not text else text + "\n" for path, text in texts.items()}
+    assert [re.sub("^r/", "", parent) for part in parts for parent in part.meta["parents"]] == list(found)
