@@ -25,10 +25,10 @@ from lianlu.data.code.licences import kind_of, of_files
 from lianlu.data.code.order import components, dependency_order
 from lianlu.data.code.repository import concatenated
 from lianlu.data.code.tokens import shingle_tokens
-from lianlu.data.near_dedup import jaccard, shingles
-from lianlu.data.sources import language_of
-from lianlu.data.textview import TextView
-from lianlu.data.thresholds import Thresholds, shipped
+from lianlu.data.dedup.near_dedup import jaccard, shingles
+from lianlu.data.read.sources import language_of
+from lianlu.data.rules.textview import TextView
+from lianlu.data.rules.thresholds import Thresholds, shipped
 from lianlu.formats.documents import Document, read_documents
 
 PACKAGES = ("rich", "pydantic", "starlette", "jinja2", "networkx")

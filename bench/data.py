@@ -21,9 +21,9 @@ import venv
 from pathlib import Path
 from typing import Any
 
-from lianlu.data.extract import documents, read
-from lianlu.data.html_extractor import HtmlExtractor
-from lianlu.data.python_source import list_python
+from lianlu.data.read.extract import documents, read
+from lianlu.data.read.html_extractor import HtmlExtractor
+from lianlu.data.read.python_source import list_python
 from lianlu.formats.documents import Document, read_documents, write_jsonl
 
 ROUNDS = 3
@@ -36,9 +36,9 @@ FAMILIES = ("gopher_quality", "gopher_repetition", "c4", "fineweb")
 
 OURS_PROGRAM = """
 import json, sys, time
-from lianlu.data import c4, fineweb, gopher_quality, gopher_repetition
-from lianlu.data.textview import TextView
-from lianlu.data.thresholds import Thresholds, shipped
+from lianlu.data.rules import c4, fineweb, gopher_quality, gopher_repetition
+from lianlu.data.rules.textview import TextView
+from lianlu.data.rules.thresholds import Thresholds, shipped
 from pathlib import Path
 texts = [json.loads(line)["text"] for line in Path(sys.argv[1]).read_text().splitlines()[1:]]
 def through_c4(view, own):

@@ -28,8 +28,8 @@ import numpy as np
 
 from lianlu.core import console
 from lianlu.core.files import write_json
-from lianlu.data.linear_filter import LinearFilter
-from lianlu.data.ngrams import NgramSettings
+from lianlu.data.filters.linear_filter import LinearFilter
+from lianlu.data.filters.ngrams import NgramSettings
 from lianlu.data.train_filter import auc, trained
 
 SHARED = Path(os.environ.get("LIANLU_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))

@@ -22,8 +22,8 @@ import regex
 import trafilatura
 
 from lianlu.core.errors import MissingExtraError
-from lianlu.data.html_extractor import HtmlExtractor
-from lianlu.data.thresholds import Verdict
+from lianlu.data.read.html_extractor import HtmlExtractor
+from lianlu.data.rules.thresholds import Verdict
 
 RESULTS = Path(__file__).parent / "results" / "extraction.json"
 SHARED = Path(os.environ.get("LIANLU_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")) / "corpora"

@@ -11,8 +11,8 @@ import torch
 from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from lianlu.data.checkpoint_model import CheckpointModel
-from lianlu.data.perplexity import spread
+from lianlu.data.filters.checkpoint_model import CheckpointModel
+from lianlu.data.filters.perplexity import spread
 
 END = "<|endoftext|>"
 TEXT = "\n".join(f"Line {n} of a text: the {'quick brown fox' if n % 3 else 'lazy dog'} and 汉字 {n * n}." for n in range(60))

@@ -20,10 +20,10 @@ from lianlu.core.errors import DataError
 from lianlu.core.stage import Estimate
 from lianlu.core.store import Output
 from lianlu.data.docstrings import Symbol, symbols
-from lianlu.data.extract import read
-from lianlu.data.python_source import list_python, module_name
 from lianlu.data.questions import Question, has_good_answer, questions
-from lianlu.data.sources import MODULE
+from lianlu.data.read.extract import read
+from lianlu.data.read.python_source import list_python, module_name
+from lianlu.data.read.sources import MODULE
 from lianlu.formats.messages import Conversation, Message, ToolCall, ToolSpec, write_conversations
 from lianlu.formats.problems import Problem, arithmetic_problem
 

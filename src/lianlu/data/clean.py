@@ -24,22 +24,23 @@ from lianlu.core.errors import DataError
 from lianlu.core.files import write_json
 from lianlu.core.stage import Estimate
 from lianlu.core.store import Output
-from lianlu.data import cost, line_dedup
-from lianlu.data.assets import Assets
-from lianlu.data.compare import Comparison, Corpus, decided, duplicates, take_lines
-from lianlu.data.cost import timed
-from lianlu.data.decide import Rules, decide
-from lianlu.data.dedup_index import INDEX, write_index
-from lianlu.data.html_extractor import Name as ExtractorName
-from lianlu.data.keep import STEPS, Totals, kept, recorded, unique
-from lianlu.data.ledger import FORMAT, Ledger
-from lianlu.data.python_source import list_python
-from lianlu.data.raw import CONTAINERS
+from lianlu.data.dedup import line_dedup
+from lianlu.data.dedup.dedup_index import INDEX, write_index
+from lianlu.data.read.html_extractor import Name as ExtractorName
+from lianlu.data.read.python_source import list_python
+from lianlu.data.read.raw import CONTAINERS
+from lianlu.data.read.sources import Listing, expand, list_files
 from lianlu.data.report.page import REPORT, write_data_report
-from lianlu.data.score import Settings
-from lianlu.data.scored import DOCUMENTS, SCORED, SETTINGS, Chunk, chunked, chunks_in, run_all
-from lianlu.data.sources import Listing, expand, list_files
-from lianlu.data.thresholds import Thresholds, shipped, with_shipped
+from lianlu.data.rules.assets import Assets
+from lianlu.data.rules.thresholds import Thresholds, shipped, with_shipped
+from lianlu.data.scores import cost
+from lianlu.data.scores.compare import Comparison, Corpus, decided, duplicates, take_lines
+from lianlu.data.scores.cost import timed
+from lianlu.data.scores.decide import Rules, decide
+from lianlu.data.scores.keep import STEPS, Totals, kept, recorded, unique
+from lianlu.data.scores.ledger import FORMAT, Ledger
+from lianlu.data.scores.score import Settings
+from lianlu.data.scores.scored import DOCUMENTS, SCORED, SETTINGS, Chunk, chunked, chunks_in, run_all
 from lianlu.formats import jsonl
 from lianlu.formats.documents import FIRST_PART, Document, document_files, write_documents
 

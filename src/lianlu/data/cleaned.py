@@ -9,9 +9,9 @@ from pathlib import Path
 from lianlu.core.errors import ArtifactError
 from lianlu.core.store import Artifact, Store
 from lianlu.data.clean import CleanConfig
-from lianlu.data.decide import Rules
-from lianlu.data.scored import SCORED, SETTINGS
-from lianlu.data.thresholds import Thresholds
+from lianlu.data.rules.thresholds import Thresholds
+from lianlu.data.scores.decide import Rules
+from lianlu.data.scores.scored import SCORED, SETTINGS
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ from lianlu.core.files import write_json
 from lianlu.core.pool import in_order
 from lianlu.core.stage import Estimate
 from lianlu.core.store import Output
-from lianlu.data.contamination import CANARY, Found, canaries, check, judge, verdict
-from lianlu.data.ledger import FORMAT, Ledger
-from lianlu.data.ngram_index import NgramIndex, Windows
+from lianlu.data.contamination.ngram_index import NgramIndex, Windows
+from lianlu.data.contamination.verdicts import CANARY, Found, canaries, check, judge, verdict
+from lianlu.data.scores.ledger import FORMAT, Ledger
 from lianlu.formats import jsonl
 from lianlu.formats.documents import Document, document_files, read_documents, write_documents
 

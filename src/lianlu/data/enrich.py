@@ -25,8 +25,8 @@ from lianlu.core.errors import DataError
 from lianlu.core.files import write_json
 from lianlu.core.stage import Estimate
 from lianlu.core.store import Output
-from lianlu.data.retrieval import Bm25, Counts, Floats, Longs, Vocabulary
-from lianlu.data.topics import Embedding, clusters, names
+from lianlu.data.retrieval.bm25 import Bm25, Counts, Floats, Longs, Vocabulary
+from lianlu.data.retrieval.topics import Embedding, clusters, names
 from lianlu.formats.documents import Document, document_files, read_documents, write_documents
 
 FORMAT = 1

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lianlu.core.errors import DataError
-from lianlu.data.decide import Rules, RuleValue
-from lianlu.data.decisions import Decision, read_decision
-from lianlu.data.edits import Edit
-from lianlu.data.scored import Chunk, chunks_in
+from lianlu.data.rules.edits import Edit
+from lianlu.data.scores.decide import Rules, RuleValue
+from lianlu.data.scores.decisions import Decision, read_decision
+from lianlu.data.scores.scored import Chunk, chunks_in
 from lianlu.formats.documents import Document
 
 

@@ -18,7 +18,7 @@ from lianlu.core.errors import ArtifactError, DataError
 from lianlu.core.lineage import Node, build_graph, reachable
 from lianlu.core.store import LOGS, Artifact, Store
 from lianlu.data.cleaned import open_cleaned
-from lianlu.data.scored import DOCUMENTS, SCORED
+from lianlu.data.scores.scored import DOCUMENTS, SCORED
 from lianlu.data.without import decisions_file, mentions
 from lianlu.formats.shard_index import numbers_of
 from lianlu.formats.shards import open_shard

@@ -22,12 +22,13 @@ import xxhash
 from lianlu.core import console
 from lianlu.core.errors import ConfigError, DataError
 from lianlu.core.files import sha256_json
-from lianlu.data import extract, logistic, sources
-from lianlu.data.html_extractor import HtmlExtractor
-from lianlu.data.linear_filter import LinearFilter, quantised, save
-from lianlu.data.ngrams import NgramSettings
-from lianlu.data.normalise import normalise
-from lianlu.data.thresholds import Verdict
+from lianlu.data.filters import logistic
+from lianlu.data.filters.linear_filter import LinearFilter, quantised, save
+from lianlu.data.filters.ngrams import NgramSettings
+from lianlu.data.read import extract, sources
+from lianlu.data.read.html_extractor import HtmlExtractor
+from lianlu.data.read.normalise import normalise
+from lianlu.data.rules.thresholds import Verdict
 from lianlu.formats import jsonl
 
 UNWANTED = ("toxicity", "porn", "advertisement")

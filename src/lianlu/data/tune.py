@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from lianlu.core.errors import ConfigError
-from lianlu.data.decide import Kind, Rules, is_broken
-from lianlu.data.edits import LINE, applied
-from lianlu.data.scored import chunks_in
+from lianlu.data.rules.edits import LINE, applied
+from lianlu.data.scores.decide import Kind, Rules, is_broken
+from lianlu.data.scores.scored import chunks_in
 from lianlu.formats.documents import Document
 
 

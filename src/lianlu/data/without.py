@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lianlu.core.files import atomic_write
-from lianlu.data.decisions import DECISIONS
-from lianlu.data.scored import DOCUMENTS, SCORED
+from lianlu.data.scores.decisions import DECISIONS
+from lianlu.data.scores.scored import DOCUMENTS, SCORED
 from lianlu.formats.documents import read_parquet, write_parquet
 from lianlu.formats.shard_index import origins, write_index
 from lianlu.formats.shards import ShardWriter, open_shard

@@ -107,7 +107,7 @@ def _no_path(name: str) -> Path:
 
 def _python_digest(store: Store) -> str:
     """Digest of the standard library and the READMEs of installed packages: names relative to their roots, and contents."""
-    from lianlu.data.python_source import python_files
+    from lianlu.data.read.python_source import python_files
 
     rows = [[path.name, store.digests.file(path)] for path in python_files()]
     return sha256_json(rows)

@@ -12,9 +12,9 @@ import pytest
 from lianlu.core.store import Output
 from lianlu.data import clean
 from lianlu.data.clean import CleanConfig
-from lianlu.data.decide import Rules
 from lianlu.data.report.page import write_data_report
-from lianlu.data.thresholds import Thresholds
+from lianlu.data.rules.thresholds import Thresholds
+from lianlu.data.scores.decide import Rules
 from lianlu.formats.documents import Document, write_jsonl
 
 pytestmark = pytest.mark.e2e

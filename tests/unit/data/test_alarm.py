@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lianlu.core.errors import DataError
-from lianlu.data.alarm import Bounds, Compared, findings, of_artifact, of_duplicates, stop_at
-from lianlu.data.decisions import Decision, write_decisions
-from lianlu.data.dedup import Duplicate
-from lianlu.data.score import Settings
-from lianlu.data.scored import run_chunk
-from lianlu.data.sources import RECORD, Raw
-from lianlu.data.thresholds import Thresholds, Verdict, shipped
+from lianlu.data.dedup.alarm import Bounds, Compared, findings, of_artifact, of_duplicates, stop_at
+from lianlu.data.dedup.duplicates import Duplicate
+from lianlu.data.read.sources import RECORD, Raw
+from lianlu.data.rules.thresholds import Thresholds, Verdict, shipped
+from lianlu.data.scores.decisions import Decision, write_decisions
+from lianlu.data.scores.score import Settings
+from lianlu.data.scores.scored import run_chunk
 from lianlu.formats.documents import Document
 
 

@@ -12,8 +12,8 @@ from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, pre_tokenizers
 
 from lianlu.core.errors import ConfigError, DataError, RequestError
-from lianlu.data.checkpoint_model import CheckpointModel
-from lianlu.data.perplexity import opened
+from lianlu.data.filters.checkpoint_model import CheckpointModel
+from lianlu.data.filters.perplexity import opened
 from lianlu.model.config import ModelConfig
 from lianlu.model.decoder import build_model
 from lianlu.model.likelihood import bits, mean_hidden

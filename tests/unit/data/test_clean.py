@@ -16,8 +16,8 @@ from lianlu.core.config import canonical, validate, with_overrides
 from lianlu.core.errors import ConfigError, DataError
 from lianlu.core.store import Output
 from lianlu.data import clean
-from lianlu.data import scored as chunks
 from lianlu.data.clean import CleanConfig
+from lianlu.data.scores import scored as chunks
 from lianlu.formats.documents import Document, read_documents
 
 SYLLABLES = [
@@ -154,7 +154,8 @@ def test_a_killed_stage_goes_on_and_ends_in_the_same_bytes(
 ) -> None:
     program = (
         "import os, sys, pathlib, signal\n"
-        "from lianlu.core.store import Output\nfrom lianlu.data import clean, scored as chunks\n"
+        "from lianlu.core.store import Output\n"
+        "from lianlu.data import clean\nfrom lianlu.data.scores import scored as chunks\n"
         "chunks.CHUNK_BYTES = 5000\nmade = chunks.run_chunk\n"
         "def run_chunk(folder, number, *rest):\n    made(folder, number, *rest)\n"
         "    number == 4 and os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -182,7 +183,8 @@ def test_a_killed_stage_goes_on_and_ends_in_the_same_bytes(
 def test_workers_end_when_their_parent_is_killed(corpus: Path, tmp_path: Path) -> None:
     program = tmp_path / "main.py"
     program.write_text(
-        "import pathlib, sys\nfrom lianlu.core.store import Output\nfrom lianlu.data import clean, scored as chunks\n"
+        "import pathlib, sys\nfrom lianlu.core.store import Output\n"
+        "from lianlu.data import clean\nfrom lianlu.data.scores import scored as chunks\n"
         "if __name__ == '__main__':\n    clean.SERIAL_BYTES = 0\n    chunks.CHUNK_BYTES = 2000\n"
         "    clean.run(clean.CleanConfig(source=sys.argv[1], workers=2, rules=()), Output(pathlib.Path(sys.argv[2])))\n"
     )

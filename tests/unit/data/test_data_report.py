@@ -15,16 +15,17 @@ import pytest
 
 from lianlu.core.errors import DataError
 from lianlu.core.store import Output
-from lianlu.data import clean, cost
+from lianlu.data import clean
 from lianlu.data.clean import CleanConfig
-from lianlu.data.columns import decision_columns
-from lianlu.data.decide import Rules, is_broken
 from lianlu.data.report import clusters as clusters_module
 from lianlu.data.report import page, rejected, signals, tables
 from lianlu.data.report.clusters import clusters, difference
 from lianlu.data.report.excerpts import EXCERPT_CHARS, shown
-from lianlu.data.scored import Chunk, chunks_in
-from lianlu.data.thresholds import Thresholds
+from lianlu.data.rules.thresholds import Thresholds
+from lianlu.data.scores import cost
+from lianlu.data.scores.columns import decision_columns
+from lianlu.data.scores.decide import Rules, is_broken
+from lianlu.data.scores.scored import Chunk, chunks_in
 from lianlu.data.tune import border
 from lianlu.formats.documents import Document, write_jsonl
 

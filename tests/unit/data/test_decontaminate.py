@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from lianlu.core.errors import DataError
 from lianlu.core.store import Output
 from lianlu.data import decontaminate
-from lianlu.data.contamination import canaries, judge, verdict
+from lianlu.data.contamination.ngram_index import NgramIndex, Windows
+from lianlu.data.contamination.verdicts import canaries, judge, verdict
 from lianlu.data.decontaminate import DecontaminateConfig
-from lianlu.data.ngram_index import NgramIndex, Windows
-from lianlu.data.textview import TextView
+from lianlu.data.rules.textview import TextView
 from lianlu.formats.documents import Document, read_documents, write_documents
 
 SMALL = Windows(words=4, chars=5, min_words=2, min_chars=3, max_items=2)

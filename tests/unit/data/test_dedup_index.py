@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lianlu.core.errors import DataError
-from lianlu.data.decisions import Decision, write_decisions
-from lianlu.data.dedup import Place, exact_duplicates, near_duplicates
-from lianlu.data.dedup_index import DedupIndex, repeated, write_index
-from lianlu.data.near_dedup import jaccard
-from lianlu.data.score import Settings
-from lianlu.data.scored import Chunk, chunks_in, run_chunk
-from lianlu.data.sources import RECORD, Raw
-from lianlu.data.thresholds import Thresholds, Verdict, shipped
+from lianlu.data.dedup.dedup_index import DedupIndex, repeated, write_index
+from lianlu.data.dedup.duplicates import Place, exact_duplicates, near_duplicates
+from lianlu.data.dedup.near_dedup import jaccard
+from lianlu.data.read.sources import RECORD, Raw
+from lianlu.data.rules.thresholds import Thresholds, Verdict, shipped
+from lianlu.data.scores.decisions import Decision, write_decisions
+from lianlu.data.scores.score import Settings
+from lianlu.data.scores.scored import Chunk, chunks_in, run_chunk
 from lianlu.formats.documents import Document
 
 LIMIT = 0.7

@@ -15,8 +15,8 @@ from lianlu.core.errors import DataError
 from lianlu.core.store import Output
 from lianlu.data import enrich
 from lianlu.data.enrich import EnrichConfig
-from lianlu.data.retrieval import K1, QUERY_TERMS, B, Bm25, Vocabulary, terms_of
-from lianlu.data.topics import clusters, unit
+from lianlu.data.retrieval.bm25 import K1, QUERY_TERMS, B, Bm25, Vocabulary, terms_of
+from lianlu.data.retrieval.topics import clusters, unit
 from lianlu.formats.documents import Document, read_documents, write_documents
 
 COOKING = ["onion", "garlic", "butter", "pan", "simmer", "broth", "pepper", "saucepan", "stir", "dough", "oven", "bake"]

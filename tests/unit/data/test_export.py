@@ -7,9 +7,9 @@ import pytest
 
 from lianlu.core.errors import ConfigError, DataError
 from lianlu.data.export import export
-from lianlu.data.raw import Raw
 from lianlu.data.read.media import MARK, marked
-from lianlu.data.sources import expand, list_files
+from lianlu.data.read.raw import Raw
+from lianlu.data.read.sources import expand, list_files
 from lianlu.formats import jsonl
 from lianlu.formats.documents import Document, read_documents, write_documents, write_jsonl
 

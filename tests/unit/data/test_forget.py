@@ -14,9 +14,9 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from lianlu.core.store import Artifact, InputRecord, Output, Store, damaged_files, now
 from lianlu.data import forget as module
-from lianlu.data.decisions import read_decision
 from lianlu.data.forget import forget
-from lianlu.data.scored import SCORED, chunks_in
+from lianlu.data.scores.decisions import read_decision
+from lianlu.data.scores.scored import SCORED, chunks_in
 from lianlu.formats.documents import Document, read_documents, write_documents, write_jsonl
 from lianlu.formats.shard_index import index_path, origins
 from lianlu.formats.shards import open_shard

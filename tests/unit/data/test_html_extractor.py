@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lianlu.data import child
-from lianlu.data.html_extractor import HtmlExtractor
-from lianlu.data.thresholds import Verdict
+from lianlu.data.read import child
+from lianlu.data.read.html_extractor import HtmlExtractor
+from lianlu.data.rules.thresholds import Verdict
 
 PAGE = (
     "<html><head><title>t</title></head><body><nav><a href='/'>Home</a><a href='/x'>About</a></nav><article><h1>The harbour</h1>"

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lianlu.data.edits import LINE, Edit, applied
-from lianlu.data.line_dedup import find_repeated, read_edits, read_left, units, with_repeated
-from lianlu.data.score import Settings
-from lianlu.data.scored import chunks_in, run_chunk
-from lianlu.data.sources import RECORD, Raw
-from lianlu.data.thresholds import Thresholds, shipped
+from lianlu.data.dedup.line_dedup import find_repeated, read_edits, read_left, units, with_repeated
+from lianlu.data.read.sources import RECORD, Raw
+from lianlu.data.rules.edits import LINE, Edit, applied
+from lianlu.data.rules.thresholds import Thresholds, shipped
+from lianlu.data.scores.score import Settings
+from lianlu.data.scores.scored import chunks_in, run_chunk
 from lianlu.formats.documents import Document
 
 SETTINGS = Settings((), Thresholds(shipped()))

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lianlu.data import line_breaks, odd_characters, punctuation, refinedweb
-from lianlu.data.edits import applied
-from lianlu.data.normalise import normalise
-from lianlu.data.textview import TextView
+from lianlu.data.read.normalise import normalise
+from lianlu.data.rules import line_breaks, odd_characters, punctuation, refinedweb
+from lianlu.data.rules.edits import applied
+from lianlu.data.rules.textview import TextView
 from lianlu.formats.documents import read_documents
 
 LINES: Mapping[str, Any] = {"max_uppercase_letters": 0.5, "max_numeric_lines": 0, "max_counter_lines": 0, "min_words_per_line": 2}

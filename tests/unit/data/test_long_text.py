@@ -17,14 +17,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lianlu.data import count_model
-from lianlu.data.count_model import CountModel
-from lianlu.data.long_text import context_signals, is_long, segments, signals, type_token_ratio
-from lianlu.data.perplexity import Pair
-from lianlu.data.textview import TextView
-from lianlu.data.thresholds import Thresholds
+from lianlu.data.filters import count_model
+from lianlu.data.filters.count_model import CountModel
+from lianlu.data.filters.perplexity import Pair
+from lianlu.data.rules.long_text import context_signals, is_long, segments, signals, type_token_ratio
+from lianlu.data.rules.textview import TextView
+from lianlu.data.rules.thresholds import Thresholds
 
-TABLE = Thresholds(tomllib.loads(files("lianlu.data").joinpath("long_text.toml").read_text(encoding="utf-8")))
+TABLE = Thresholds(tomllib.loads(files("lianlu.data.rules").joinpath("long_text.toml").read_text(encoding="utf-8")))
 WORDS = [f"word{n}" for n in range(3000)]
 
 

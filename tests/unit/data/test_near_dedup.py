@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lianlu.data.near_dedup import NUM_BANDS, NUM_HASHES, bands, find_duplicates, jaccard, shingles, signature
-from lianlu.data.textview import TextView
+from lianlu.data.dedup.near_dedup import NUM_BANDS, NUM_HASHES, bands, find_duplicates, jaccard, shingles, signature
+from lianlu.data.rules.textview import TextView
 
 WORDS = [f"word{n}" for n in range(5000)]
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lianlu.data.language import identify
-from lianlu.data.normalise import normalise
+from lianlu.data.read.normalise import normalise
+from lianlu.data.rules.language import identify
 
 ODD = st.text(
     st.sampled_from("ab \t\n\r\x0b\x0c\x00\x85\u2028\u200b\u200c\u200d\ufeff\u00ade\u0301你\u202e\ud800\U0001f468"), max_size=30

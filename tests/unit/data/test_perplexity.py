@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lianlu.core.errors import DataError
-from lianlu.data import count_model, perplexity
-from lianlu.data.count_model import CountModel
-from lianlu.data.perplexity import opened, spread
-from lianlu.data.textview import TextView
+from lianlu.data.filters import count_model, perplexity
+from lianlu.data.filters.count_model import CountModel
+from lianlu.data.filters.perplexity import opened, spread
+from lianlu.data.rules.textview import TextView
 
 SEEDS = [
     "The house stood on a hill, and the road went past it to the river. " * 20,

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lianlu.data.edits import applied, counts
-from lianlu.data.pii import find, is_card, is_chinese_id
+from lianlu.data.rules.edits import applied, counts
+from lianlu.data.rules.pii import find, is_card, is_chinese_id
 
 KEY = "ghp_" + "aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bC1dE3fG5"
 

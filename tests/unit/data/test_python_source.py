@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lianlu.data import python_source
 from lianlu.data.docstrings import symbols
-from lianlu.data.sources import METADATA, MODULE, Raw
+from lianlu.data.read import python_source
+from lianlu.data.read.sources import METADATA, MODULE, Raw
 
 SOURCE = '''"""Ships and what they carry."""
 

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lianlu.data import c4, code_rules, fineweb, gopher_quality, gopher_repetition
-from lianlu.data.edits import applied
-from lianlu.data.textview import TextView
-from lianlu.data.thresholds import Limits, Thresholds, shipped
+from lianlu.data import code_rules
+from lianlu.data.rules import c4, fineweb, gopher_quality, gopher_repetition
+from lianlu.data.rules.edits import applied
+from lianlu.data.rules.textview import TextView
+from lianlu.data.rules.thresholds import Limits, Thresholds, shipped
 
 LIMITS = Thresholds(shipped())
 PROSE = """The library opened in the spring of a cold year, and the people of the town came to see it with their children.

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lianlu.core.errors import DataError, MissingExtraError
-from lianlu.data import blocked_domains, paragraph_language, unsafe_words
-from lianlu.data.blocked_domains import BlockedDomains
-from lianlu.data.textview import TextView
-from lianlu.data.unsafe_words import UnsafeWords
+from lianlu.data.rules import blocked_domains, paragraph_language, unsafe_words
+from lianlu.data.rules.blocked_domains import BlockedDomains
+from lianlu.data.rules.textview import TextView
+from lianlu.data.rules.unsafe_words import UnsafeWords
 from lianlu.formats.documents import read_documents
 
 LABEL = st.text("abc", min_size=1, max_size=3)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lianlu.data import semantic
-from lianlu.data.semantic import Vectors, centred, find_duplicates, tfidf_vectors, unit
+from lianlu.data.dedup import semantic
+from lianlu.data.dedup.semantic import Vectors, centred, find_duplicates, tfidf_vectors, unit
 
 WORDS = [f"word{n}" for n in range(4000)]
 

@@ -9,10 +9,10 @@ import pytest
 import zstandard
 
 from lianlu.core.errors import DataError
-from lianlu.data.extract import documents, read
-from lianlu.data.html_extractor import HtmlExtractor
-from lianlu.data.sources import Raw, expand, list_files
-from lianlu.data.thresholds import Verdict
+from lianlu.data.read.extract import documents, read
+from lianlu.data.read.html_extractor import HtmlExtractor
+from lianlu.data.read.sources import Raw, expand, list_files
+from lianlu.data.rules.thresholds import Verdict
 from lianlu.formats.documents import Document, write_parquet
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from lianlu.core.errors import ConfigError
-from lianlu.data.thresholds import Thresholds, Verdict, broken, shipped, with_shipped
+from lianlu.data.rules.thresholds import Thresholds, Verdict, broken, shipped, with_shipped
 
 
 def test_language_wins_over_script_over_domain() -> None:

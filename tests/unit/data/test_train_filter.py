@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from safetensors.numpy import save as packed
 
 from lianlu.core.errors import ConfigError, DataError
-from lianlu.data import linear_filter, logistic, ngrams
-from lianlu.data.linear_filter import LinearFilter
-from lianlu.data.ngrams import NgramSettings, hashed, pieces
-from lianlu.data.textview import TextView
-from lianlu.data.top_fraction import in_top, top_thresholds
+from lianlu.data.filters import linear_filter, logistic, ngrams
+from lianlu.data.filters.linear_filter import LinearFilter
+from lianlu.data.filters.ngrams import NgramSettings, hashed, pieces
+from lianlu.data.rules.textview import TextView
+from lianlu.data.rules.top_fraction import in_top, top_thresholds
 from lianlu.data.train_filter import Training, auc, figures, train_filter, trained
 from lianlu.formats.documents import read_documents
 

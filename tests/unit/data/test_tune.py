@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lianlu.data.decide import is_broken
+from lianlu.data.scores.decide import is_broken
 from lianlu.data.tune import moved
 
 ANSWERS = st.lists(st.tuples(st.integers(0, 30).map(float), st.booleans()), max_size=12)

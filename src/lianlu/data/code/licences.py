@@ -17,7 +17,7 @@ from functools import cache
 from importlib.resources import files
 
 from lianlu.data.code.tree import ancestors, folder_of
-from lianlu.data.sources import language_of
+from lianlu.data.read.sources import language_of
 
 PERMISSIVE, WEAK, COPYLEFT, UNKNOWN = "permissive", "weak", "copyleft", "unknown"
 _KINDS = (PERMISSIVE, WEAK, COPYLEFT, UNKNOWN)

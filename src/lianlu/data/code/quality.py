@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from lianlu.data.code.imports import definitions
 from lianlu.data.code.lexer import CODE, COMMENT, STRING, pieces, statements
-from lianlu.data.textview import TextView
-from lianlu.data.thresholds import Limits
+from lianlu.data.rules.textview import TextView
+from lianlu.data.rules.thresholds import Limits
 
 HIGH, MODERATE, LOW = "high", "moderate", "low"
 TIERS = (HIGH, MODERATE, LOW)

@@ -15,7 +15,7 @@ from lianlu.data.code.fences import fenced
 from lianlu.data.code.graph import import_graph
 from lianlu.data.code.licences import all_of
 from lianlu.data.code.order import dependency_order, with_docs
-from lianlu.data.sources import KINDS, language_of
+from lianlu.data.read.raw import KINDS, language_of
 from lianlu.formats.documents import Document
 
 REPOSITORY = "repo"

@@ -14,8 +14,8 @@ from fnmatch import fnmatchcase
 from lianlu.data.code.lexer import COMMENT, pieces
 from lianlu.data.code.markup import visible_text
 from lianlu.data.code.notebook import output_share
-from lianlu.data.textview import TextView
-from lianlu.data.thresholds import Limits, Verdict, broken
+from lianlu.data.rules.textview import TextView
+from lianlu.data.rules.thresholds import Limits, Verdict, broken
 
 _LETTERS = re.compile(r"[^\W\d_]+")
 _HEAD_LINES = 8

@@ -26,10 +26,10 @@ from typing import IO, Any
 
 import zstandard
 
-from lianlu.data.raw import CODE, CONTAINERS, DOMAINS, Raw, kind_of, language_of, printable, rejected
 from lianlu.data.read import licenses
+from lianlu.data.read.raw import CODE, CONTAINERS, DOMAINS, Raw, kind_of, language_of, printable, rejected
 from lianlu.data.read.repository import Repository
-from lianlu.data.thresholds import Verdict
+from lianlu.data.rules.thresholds import Verdict
 from lianlu.formats import jsonl
 from lianlu.formats.documents import Document
 

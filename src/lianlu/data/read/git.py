@@ -17,10 +17,10 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from lianlu.core.errors import MissingExtraError
-from lianlu.data.raw import CONTAINERS, REPOSITORY, Raw, kind_of, language_of, printable, rejected
 from lianlu.data.read import licenses
+from lianlu.data.read.raw import CONTAINERS, REPOSITORY, Raw, kind_of, language_of, printable, rejected
 from lianlu.data.read.repository import Repository
-from lianlu.data.thresholds import Verdict
+from lianlu.data.rules.thresholds import Verdict
 
 _OPTIONS = ("--no-pager", "--no-replace-objects", "-c", "core.fsmonitor=false")
 _ADDRESS = re.compile(r"(?:https?|ssh|git)://(?:[^/@\s]*@)?([\w.-]+\.\w+)(?::\d+)?/(\S+)|git@([\w.-]+):(\S+)")

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import zstandard
 
-from lianlu.data.thresholds import Verdict
+from lianlu.data.rules.thresholds import Verdict
 
 _CHUNK = re.compile(rb"\s*([0-9a-fA-F]{1,15})[^\r\n]{0,1000}\r?\n")
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"

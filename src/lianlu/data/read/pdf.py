@@ -15,8 +15,8 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 
-from lianlu.data.child import Child, serve
-from lianlu.data.thresholds import Verdict
+from lianlu.data.read.child import Child, serve
+from lianlu.data.rules.thresholds import Verdict
 from lianlu.formats.documents import Document
 
 LIMIT_S = 60.0

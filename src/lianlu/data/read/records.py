@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from lianlu.core.errors import DataError
-from lianlu.data.raw import RECORD, Raw
 from lianlu.data.read.media import with_media
-from lianlu.data.thresholds import Verdict
+from lianlu.data.read.raw import RECORD, Raw
+from lianlu.data.rules.thresholds import Verdict
 from lianlu.formats import documents, jsonl
 
 

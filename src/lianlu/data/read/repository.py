@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from lianlu.data.raw import DOMAINS, TEXT, kind_of, printable
 from lianlu.data.read import licenses
+from lianlu.data.read.raw import DOMAINS, TEXT, kind_of, printable
 from lianlu.formats.documents import Document
 
 

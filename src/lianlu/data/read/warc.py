@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lianlu.data.raw import HTML, MARKDOWN, PDF, TEXT, Raw, rejected
 from lianlu.data.read.http_body import decoded, in_utf8
-from lianlu.data.thresholds import Verdict
+from lianlu.data.read.raw import HTML, MARKDOWN, PDF, TEXT, Raw, rejected
+from lianlu.data.rules.thresholds import Verdict
 from lianlu.formats import jsonl
 from lianlu.formats.documents import Document
 

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from lianlu.data.columns import decision_columns, num_chunks
-from lianlu.data.dedup import Place
+from lianlu.data.dedup.duplicates import Place
 from lianlu.data.report.excerpts import EXCERPT_CHARS, ID_CHARS, documents_at, shown
-from lianlu.data.textview import CJK
+from lianlu.data.rules.textview import CJK
+from lianlu.data.scores.columns import decision_columns, num_chunks
 
 MAX_CLUSTERS = 40
 MAX_MEMBERS = 5

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from lianlu.data.dedup import Place
-from lianlu.data.edits import applied
-from lianlu.data.scored import Chunk
+from lianlu.data.dedup.duplicates import Place
+from lianlu.data.rules.edits import applied
+from lianlu.data.scores.scored import Chunk
 from lianlu.formats.documents import Document
 
 ID_CHARS = 160

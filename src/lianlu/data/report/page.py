@@ -21,12 +21,12 @@ from markupsafe import Markup, escape
 
 from lianlu.core import console
 from lianlu.core.files import write_text
-from lianlu.data.decide import Rules
 from lianlu.data.report import tables
 from lianlu.data.report.clusters import MAX_MEMBERS, clusters
 from lianlu.data.report.excerpts import EXCERPT_CHARS, shown
 from lianlu.data.report.rejected import rejected
 from lianlu.data.report.signals import MAX_KINDS, spreads
+from lianlu.data.scores.decide import Rules
 
 REPORT = "report.html"
 

@@ -11,9 +11,9 @@ from typing import Any
 import xxhash
 
 from lianlu.core.errors import DataError
-from lianlu.data import pii
-from lianlu.data.edits import applied
 from lianlu.data.report.excerpts import ID_CHARS, shown
+from lianlu.data.rules import pii
+from lianlu.data.rules.edits import applied
 
 MAX_SHOWN = 1500
 MAX_PER_RULE = 150

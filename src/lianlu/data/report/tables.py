@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from lianlu.core.errors import DataError
-from lianlu.data.columns import decision_columns, document_columns, num_chunks
-from lianlu.data.cost import COST
 from lianlu.data.report.excerpts import shown
-from lianlu.data.scored import Chunk
+from lianlu.data.scores.columns import decision_columns, document_columns, num_chunks
+from lianlu.data.scores.cost import COST
+from lianlu.data.scores.scored import Chunk
 
 MAX_ROWS = 30
 MAX_RULES = 200

@@ -15,8 +15,8 @@ from lianlu.core.config import merge
 from lianlu.data.code.markup import visible_text
 from lianlu.data.code.notebook import output_share, to_markdown
 from lianlu.data.code.rules import judge, signals
-from lianlu.data.textview import TextView
-from lianlu.data.thresholds import Thresholds, shipped
+from lianlu.data.rules.textview import TextView
+from lianlu.data.rules.thresholds import Thresholds, shipped
 
 LIMITS = Thresholds(merge(shipped(), tomllib.loads(Path(__file__).with_name("limits.toml").read_text("utf-8"))))
 CODE = "\n".join(f"def function_{n}(value):\n    return value + {n}\n" for n in range(10))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lianlu.data.code.graph import LANGUAGES, import_graph
 from lianlu.data.code.imports import definitions, imports
 from lianlu.data.code.lexer import pieces, statements
-from lianlu.data.sources import language_of
+from lianlu.data.read.sources import language_of
 
 
 def needs(files: dict[str, str]) -> dict[str, set[str]]:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from lianlu.data.code import quality
 from lianlu.data.code.lexer import CODE, pieces
-from lianlu.data.python_source import module_files
-from lianlu.data.textview import TextView
-from lianlu.data.thresholds import Thresholds
+from lianlu.data.read.python_source import module_files
+from lianlu.data.rules.textview import TextView
+from lianlu.data.rules.thresholds import Thresholds
 
 TABLE = Thresholds(tomllib.loads(Path(__file__).with_name("limits.toml").read_text("utf-8")))
 LIMITS = TABLE.of("code_quality", "code", "", "python")

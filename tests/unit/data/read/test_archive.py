@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from lianlu.data.extract import documents, read
-from lianlu.data.html_extractor import HtmlExtractor
-from lianlu.data.raw import Raw
 from lianlu.data.read import archive
-from lianlu.data.sources import expand, list_files
+from lianlu.data.read.extract import documents, read
+from lianlu.data.read.html_extractor import HtmlExtractor
+from lianlu.data.read.raw import Raw
+from lianlu.data.read.sources import expand, list_files
 
 MIT = (
     "Permission is hereby granted, free of charge, to any person obtaining a copy of this software. "

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from lianlu.core.config import validate, with_overrides
 from lianlu.core.store import Output
-from lianlu.data import clean, scored
+from lianlu.data import clean
 from lianlu.data.clean import CleanConfig
 from lianlu.data.read import pdf
+from lianlu.data.scores import scored
 from lianlu.formats import jsonl
 from lianlu.formats.documents import read_documents
 

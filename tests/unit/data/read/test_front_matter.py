@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lianlu.data.extract import documents
-from lianlu.data.html_extractor import HtmlExtractor
-from lianlu.data.raw import Raw
 from lianlu.data.read import front_matter
+from lianlu.data.read.extract import documents
+from lianlu.data.read.html_extractor import HtmlExtractor
+from lianlu.data.read.raw import Raw
 from lianlu.formats.documents import Document
 
 BODY = "# Ships\n\nThey float."

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from lianlu.core.errors import MissingExtraError
-from lianlu.data.extract import documents, read
-from lianlu.data.html_extractor import HtmlExtractor
-from lianlu.data.raw import Raw
 from lianlu.data.read import git
-from lianlu.data.sources import expand, list_files
+from lianlu.data.read.extract import documents, read
+from lianlu.data.read.html_extractor import HtmlExtractor
+from lianlu.data.read.raw import Raw
+from lianlu.data.read.sources import expand, list_files
 from lianlu.formats.documents import Document
 
 MIT = (

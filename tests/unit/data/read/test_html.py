@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from lianlu.data.extract import documents
-from lianlu.data.html_child import by_trafilatura
-from lianlu.data.html_extractor import HtmlExtractor
-from lianlu.data.raw import Raw
 from lianlu.data.read import html_head
+from lianlu.data.read.extract import documents
+from lianlu.data.read.html_child import by_trafilatura
+from lianlu.data.read.html_extractor import HtmlExtractor
+from lianlu.data.read.raw import Raw
 from lianlu.formats.documents import Document
 
 PARAGRAPHS = "".join(f"<p>Paragraph {n} tells how the ships came in at dusk, and what they carried.</p>" for n in range(6))

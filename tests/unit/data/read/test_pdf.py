@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from lianlu.data.extract import documents, read
-from lianlu.data.html_extractor import HtmlExtractor
 from lianlu.data.read import pdf
-from lianlu.data.sources import list_files
-from lianlu.data.thresholds import Verdict
+from lianlu.data.read.extract import documents, read
+from lianlu.data.read.html_extractor import HtmlExtractor
+from lianlu.data.read.sources import list_files
+from lianlu.data.rules.thresholds import Verdict
 from lianlu.formats.documents import Document
 
 

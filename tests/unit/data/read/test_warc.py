@@ -9,12 +9,12 @@ import brotli
 import pytest
 import zstandard
 
-from lianlu.data.extract import documents, read
-from lianlu.data.html_extractor import HtmlExtractor
-from lianlu.data.raw import Raw
+from lianlu.data.read.extract import documents, read
+from lianlu.data.read.html_extractor import HtmlExtractor
 from lianlu.data.read.http_body import decoded, in_utf8
-from lianlu.data.sources import expand, list_files
-from lianlu.data.thresholds import Verdict
+from lianlu.data.read.raw import Raw
+from lianlu.data.read.sources import expand, list_files
+from lianlu.data.rules.thresholds import Verdict
 
 PAGE = (
     b"<html><body><article>" + b"<p>The ferry left at noon, and nobody on the pier waved.</p>" * 20 + b"</article></body></html>"

@@ -1,0 +1,135 @@
+"""The alarm of near duplicate removal: it stops a run that would lose most of a source, or most of a corpus to one text.
+
+Both happen when a page's frame outweighs its text or a source was crawled twice, and nobody sees them in a funnel. A source
+counts by the documents of it that reached the comparison; a cluster is a kept document with those that repeat it. Where
+there are few documents shares say nothing: such corpora and sources are left alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lianlu.core.errors import DataError
+from lianlu.data.dedup.duplicates import Duplicate, Place
+from lianlu.data.scores.columns import decision_columns, document_columns, num_chunks
+
+STEP = "near_dedup"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """When to give the alarm. Shares in 0..1, False: never; the rest are numbers of documents that were compared."""
+
+    max_source_loss: float | bool = 0.5
+    max_cluster_share: float | bool = 0.01
+    min_source_documents: int = 100
+    """Sources with fewer documents are left alone."""
+    min_documents: int = 1000
+    """Corpora with fewer documents are not searched for large clusters: one in a hundred would be a handful."""
+
+    @staticmethod
+    def of(limits: Mapping[str, Any]) -> Bounds:
+        """Those of a table of thresholds."""
+        return Bounds(**{name: limits[name] for name in Bounds.__dataclass_fields__ if name in limits})
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A document that was compared with others: its source, and what tells the kept document that it repeats, if any."""
+
+    source: str
+    repeats: Hashable = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something to be alarmed about: `kind` is source or cluster, `name` which, then documents taken, out of how many."""
+
+    kind: str
+    name: Any
+    taken: int
+    documents: int
+    threshold: float
+
+    @property
+    def share(self) -> float:
+        """The share that is taken, or that the cluster has."""
+        return self.taken / self.documents
+
+    def __str__(self) -> str:
+        what = f"source {self.name or '(no name)'} loses" if self.kind == "source" else f"the cluster of {self.name} has"
+        more = f"{100 * self.share:.3g} %, threshold {100 * self.threshold:.3g} %"
+        return f"{what} {self.taken} of {self.documents} documents ({more})"
+
+
+def findings(compared: Iterable[Compared], bounds: Bounds) -> list[Finding]:
+    """Every source and cluster beyond the bounds, the greatest share first; empty when all is well."""
+    documents, lost, clusters = Counter[str](), Counter[str](), Counter[Hashable]()
+    for document in compared:
+        documents[document.source] += 1
+        if document.repeats is not None:
+            lost[document.source] += 1
+            clusters[document.repeats] += 1
+    found = [*_sources(documents, lost, bounds), *_clusters(documents.total(), clusters, bounds)]
+    return sorted(found, key=lambda finding: (-finding.share, finding.kind, str(finding.name)))
+
+
+def _sources(documents: Counter[str], lost: Counter[str], bounds: Bounds) -> Iterator[Finding]:
+    limit = bounds.max_source_loss
+    for name, count in documents.items():
+        if limit is not False and count >= bounds.min_source_documents and lost[name] > limit * count:
+            yield Finding("source", name, lost[name], count, limit)
+
+
+def _clusters(total: int, clusters: Counter[Hashable], bounds: Bounds) -> Iterator[Finding]:
+    limit = bounds.max_cluster_share
+    if limit is False or total < bounds.min_documents:
+        return
+    for name, count in clusters.items():
+        if count + 1 > limit * total:
+            yield Finding("cluster", name, count + 1, total, limit)
+
+
+def stop_at(found: Sequence[Finding]) -> None:
+    """Raises: DataError that lists the findings, if there are any."""
+    if found:
+        more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
+        raise DataError(
+            f"near duplicate removal takes too much: {'; '.join(map(str, found[:5]))}{more}",
+            hint="look at the texts (`lianlu data explain ID`): if they are one page under many addresses, raise "
+            "thresholds.alarm.max_source_loss or max_cluster_share (false: no alarm); if only their frame is the same, "
+            "take it out first, by extraction or by rules for lines",
+        )
+
+
+def of_duplicates(
+    scored: Path, places: Sequence[Place], duplicates: Mapping[Place, Duplicate], names: Mapping[Place, str] | None = None
+) -> Iterator[Compared]:
+    """The documents at `places`, which were compared, while a run decides; `names` are ids of kept ones, for the message."""
+    chosen: dict[int, list[int]] = {}
+    for number, row in places:
+        chosen.setdefault(number, []).append(row)
+    for number, rows in chosen.items():
+        sources = document_columns(scored, number, "source")[0]
+        for row in rows:
+            found = duplicates.get((number, row))
+            kept = found.kept if found and found.step == STEP else None
+            yield Compared(sources[row], (names or {}).get(kept, kept) if kept else None)
+
+
+def of_artifact(scored: Path, artifact: Path, later: Collection[str] = ()) -> Iterator[Compared]:
+    """The same from the decisions of a finished run; there kept documents are told apart by their ids alone.
+
+    `later` names the steps that follow: what they drop has been compared.
+    """
+    for number in range(num_chunks(scored)):
+        sources = document_columns(scored, number, "source")[0]
+        rules, repeats = decision_columns(artifact, number, "rule", "repeats")
+        for source, rule, other in zip(sources, rules, repeats, strict=True):
+            step = rule.split(".")[0]
+            if step in ("", STEP) or step in later:
+                yield Compared(source, other if step == STEP else None)

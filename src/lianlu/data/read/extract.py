@@ -1,0 +1,108 @@
+"""From raw bytes to documents: encodings, HTML, PDF, Markdown, source code, package metadata; runs in the workers.
+
+Text is UTF-8, or UTF-16 with a byte order mark; Python sources may name their own encoding (PEP 263). What cannot be
+read gives a verdict with a reason, never an exception.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import tokenize
+from dataclasses import replace
+from pathlib import Path
+
+from lianlu.data.read import front_matter, html_head, pdf, sources
+from lianlu.data.read.html_extractor import HtmlExtractor
+from lianlu.data.read.media import marked
+from lianlu.data.read.python_source import module_documents, package_document
+from lianlu.data.read.sources import Raw
+from lianlu.data.rules.thresholds import Verdict
+from lianlu.formats.documents import Document
+
+_SNIFFED_BYTES = 8192
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def read(raw: Raw, max_bytes: int) -> bytes | str | Verdict:
+    """The content of a file or record: bytes of a page, else text; or why it cannot be had."""
+    if raw.verdict is not None:
+        return raw.verdict
+    if raw.num_bytes > max_bytes:
+        return Verdict("read.max_bytes", raw.num_bytes, max_bytes)
+    if raw.document is not None and raw.kind == sources.RECORD:
+        return raw.document.text if raw.document.text.strip() else Verdict("read.empty", 0, 1)
+    try:
+        content = Path(raw.file).read_bytes() if raw.content is None else raw.content
+    except OSError as error:
+        return Verdict("read.unreadable", error.strerror or "", "a readable file")
+    if not content.strip():
+        return Verdict("read.empty", 0, 1)
+    if raw.kind in (sources.HTML, sources.PDF):
+        return content
+    return _decode(content, raw.lang)
+
+
+def _decode(content: bytes, lang: str) -> str | Verdict:
+    encoding = "utf-8-sig"
+    if content.startswith(_UTF16_MARKS):
+        encoding = "utf-16"
+    elif b"\0" in content[:_SNIFFED_BYTES]:
+        return Verdict("read.binary", content.index(b"\0"), "no zero byte")
+    elif lang == "python":
+        encoding = _declared(content)
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        return Verdict("read.encoding", f"byte {error.start}", encoding.removesuffix("-sig"))
+
+
+def _declared(content: bytes) -> str:
+    """The encoding a Python source declares; UTF-8 if it declares nonsense."""
+    try:
+        return tokenize.detect_encoding(io.BytesIO(content).readline)[0]
+    except SyntaxError:
+        return "utf-8-sig"
+
+
+def documents(raw: Raw, content: bytes | str, pages: HtmlExtractor) -> list[Document] | Verdict:
+    """The documents in a file or record, with where they come from; or why there are none."""
+    if isinstance(content, bytes):
+        found = pdf.document(content, _document(raw, "")) if raw.kind == sources.PDF else _page(raw, content, pages)
+        return found if isinstance(found, Verdict) else [found]
+    if raw.kind == sources.MODULE:
+        return list(module_documents(raw, content))
+    if raw.kind == sources.METADATA:
+        document = package_document(raw, content)
+        return [document] if document.text.strip() else Verdict("extract.no_description", 0, 1)
+    if raw.kind == sources.RECORD and raw.document is not None:
+        return [raw.document]
+    return [_written(raw, content)]
+
+
+def _page(raw: Raw, content: bytes, pages: HtmlExtractor) -> Document | Verdict:
+    text = pages.extract(content)
+    if isinstance(text, Verdict):
+        return text
+    document = _document(raw, text)
+    html_head.tell(document, content)
+    return document
+
+
+def _written(raw: Raw, text: str) -> Document:
+    """A text file: what stands before a text and tells about it goes to where documents keep that, and so do pictures."""
+    if raw.kind == sources.CODE:
+        return _document(raw, text)
+    told, body = front_matter.split(text.replace("\r\n", "\n"))
+    text = body if told else text
+    document = _document(raw, text)
+    front_matter.tell(document, told)
+    if raw.kind == sources.MARKDOWN and (media := marked(text)):
+        document.meta = {**document.meta, "media": media}
+    return document
+
+
+def _document(raw: Raw, text: str) -> Document:
+    """A document of what is known about where it comes from."""
+    known = raw.document or Document(raw.id, "", domain=sources.DOMAINS[raw.kind], license=raw.license, path=raw.path)
+    return replace(known, text=text, lang=raw.lang)

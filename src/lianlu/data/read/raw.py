@@ -1,0 +1,98 @@
+"""What there is to read: one raw thing after another, told by its name, on its way from a source to a worker.
+
+A file is read by a worker. What lies inside a larger file (a page of a WARC, a member of an archive, a blob of a git
+repository) brings its bytes along, since only one process walks through the larger file.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lianlu.data.rules.thresholds import Verdict
+from lianlu.formats import documents, jsonl
+
+HTML, MARKDOWN, TEXT, CODE, RECORD, MODULE, METADATA = "html", "markdown", "text", "code", "record", "module", "metadata"
+PDF, WARC, ARCHIVE, REPOSITORY = "pdf", "warc", "archive", "repository"
+KINDS = {
+    ".html": HTML, ".htm": HTML, ".xhtml": HTML, ".md": MARKDOWN, ".markdown": MARKDOWN, ".rst": MARKDOWN, ".txt": TEXT,
+    ".pdf": PDF,
+}  # fmt: skip
+LANGUAGES = {
+    ".py": "python", ".pyi": "python", ".c": "c", ".h": "c", ".cc": "cpp", ".cpp": "cpp", ".hpp": "cpp", ".cs": "csharp",
+    ".go": "go", ".java": "java", ".js": "javascript", ".mjs": "javascript", ".jsx": "javascript", ".ts": "typescript",
+    ".tsx": "typescript", ".rs": "rust", ".rb": "ruby", ".php": "php", ".sh": "shell", ".bash": "shell", ".sql": "sql",
+    ".kt": "kotlin", ".swift": "swift", ".scala": "scala", ".lua": "lua", ".pl": "perl", ".r": "r", ".jl": "julia",
+    ".css": "css", ".json": "json", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".xml": "xml", ".ini": "ini",
+}  # fmt: skip
+DOMAINS = {
+    HTML: "web",
+    MARKDOWN: "docs",
+    TEXT: "text",
+    CODE: "code",
+    RECORD: "web",
+    MODULE: "code",
+    METADATA: "docs",
+    PDF: "docs",
+}
+CONTAINERS = (RECORD, WARC, ARCHIVE, REPOSITORY)
+"""Kinds of files that hold many documents."""
+_WARCS = (".warc", ".warc.gz", ".wet", ".wet.gz")
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
+
+
+@dataclass(slots=True)
+class Raw:
+    """One thing to read. A verdict says it is hopeless.
+
+    `file` is read by a worker, unless `content` came along. `document` holds what is known beforehand: all of a record; of
+    the other kinds where they come from, with an empty text.
+    """
+
+    id: str
+    kind: str
+    num_bytes: int
+    path: str = ""
+    file: str = ""
+    lang: str = ""
+    license: str = ""
+    document: documents.Document | None = None
+    verdict: Verdict | None = None
+    content: bytes | None = None
+
+
+@dataclass
+class Listing:
+    """What a source holds: what is read file by file, and the files that hold many records."""
+
+    raws: list[Raw] = field(default_factory=list)
+    num_bytes: int = 0
+
+
+def kind_of(name: str) -> str:
+    """What a file is by its name; text if the name says nothing."""
+    lower = name.lower()
+    if lower.endswith(_WARCS):
+        return WARC
+    if lower.endswith(_ARCHIVES):
+        return ARCHIVE
+    suffix = os.path.splitext(lower)[1]
+    if suffix == ".parquet" or jsonl.is_jsonl(Path(name)):
+        return RECORD
+    return CODE if suffix in LANGUAGES else KINDS.get(suffix, TEXT)
+
+
+def language_of(path: str) -> str:
+    """The programming language that a file's name tells, or empty."""
+    return LANGUAGES.get(os.path.splitext(path)[1].lower(), "")
+
+
+def printable(name: str) -> str:
+    """A file's name as text that can be stored: bytes that are no UTF-8 become question marks."""
+    return name.encode("utf-8", "replace").decode()
+
+
+def rejected(container: Raw, name: str, verdict: Verdict, num_bytes: int = 0) -> Raw:
+    """Something inside a larger file that cannot be read."""
+    return Raw(name, TEXT, num_bytes, path=container.path, verdict=verdict)
