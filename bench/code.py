@@ -116,18 +116,12 @@ def rates(files: Mapping[str, Document], table: Thresholds) -> dict[str, float]:
     }
 
 
-class _Tokens(TextView):
-    """A view whose words for comparison are those of code."""
-
-    def tokens(self) -> list[str]:
-        return shingle_tokens(self.text, "python")
-
-
 def reindented(files: Files) -> dict[str, float]:
     """The lowest similarity of a file to itself with two spaces an indent and no blank lines."""
     texts = [file.text for file in files.values() if file.lang == "python" and "    " in file.text][:200]
     again = ["\n".join(line.replace("    ", "  ") for line in text.split("\n") if line.strip()) for text in texts]
-    pairs = [(shingles(_Tokens(a)), shingles(_Tokens(b))) for a, b in zip(texts, again, strict=True)]
+    made = [[shingles(shingle_tokens(text, "python")) for text in own] for own in (texts, again)]
+    pairs = list(zip(*made, strict=True))
     return {"files": len(pairs), "lowest_jaccard": min((jaccard(a, b) for a, b in pairs), default=1.0)}
 
 

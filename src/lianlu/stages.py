@@ -9,6 +9,7 @@ STAGES: dict[str, Stage] = {
     "eval-items": Stage("lianlu.eval.items", "ItemsConfig", "documents"),
     "decontaminate": Stage("lianlu.data.decontaminate", "DecontaminateConfig", "documents"),
     "enrich": Stage("lianlu.data.enrich", "EnrichConfig", "documents"),
+    "repositories": Stage("lianlu.data.repositories", "RepositoriesConfig", "documents"),
     "tokenizer": Stage("lianlu.tokenizer.train", "TokenizerConfig", "tokenizer"),
     "shard": Stage("lianlu.data.shard", "ShardConfig", "shards", version=2),
     "chat-data": Stage("lianlu.data.chat_data", "ChatDataConfig", "conversations"),

@@ -14,6 +14,7 @@ SUMMARIES = {
     "eval-items": "The items of evaluation tasks, as documents to search a corpus for.",
     "decontaminate": "Drop documents that hold evaluation items; planted items must be found.",
     "enrich": "More documents like given ones, topic by topic, out of a pool.",
+    "repositories": "Join the files of each repository to Markdown, in order of their imports.",
     "tokenizer": "Train a byte-level BPE tokenizer on documents.",
     "shard": "Documents to token shards with document boundaries.",
     "chat-data": "Questions and answers from docstrings, as conversations.",

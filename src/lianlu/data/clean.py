@@ -51,8 +51,8 @@ _BYTES_PER_CORE_S = 1.5e6
 _BASE_MEMORY_BYTES = 400_000_000
 Rule = Literal[
     "language", "gopher_quality", "gopher_repetition", "line_breaks", "odd_characters", "paragraph_language", "long_text", "c4",
-    "refinedweb", "punctuation", "fineweb", "safety", "filters", "perplexity", "code", "exact_dedup", "near_dedup",
-    "semantic_dedup", "line_dedup", "pii",
+    "refinedweb", "punctuation", "fineweb", "safety", "filters", "perplexity", "code", "code_quality", "exact_dedup",
+    "near_dedup", "semantic_dedup", "line_dedup", "pii",
 ]  # fmt: skip
 ALL_RULES: tuple[Rule, ...] = get_args(Rule)
 USUAL_RULES = tuple(rule for rule in ALL_RULES if rule not in ("paragraph_language", "long_text"))
@@ -130,7 +130,7 @@ def run(config: CleanConfig, out: Output) -> None:
     lines = take_lines(corpus, verdicts, gone, comparison, out.path / line_dedup.EDITS)
     ledger, totals = _read_ledger(corpus.chunks), Totals()
     decisions = recorded(decided(corpus.chunks, verdicts, gone, thresholds), out.path)
-    _write(config, unique(kept(corpus.chunks, decisions, lines, ledger, totals)), ledger, out)
+    _write(config, unique(kept(corpus.chunks, decisions, lines, ledger, totals, rules)), ledger, out)
     write_index(out.path / INDEX, corpus.scored, out.path)
     cost.write_total(out.logs)
     write_data_report(config.name or out.path.name, out.path, corpus.scored, rules, out.logs / REPORT)
@@ -231,6 +231,7 @@ def _figures(ledger: Ledger, totals: Totals) -> dict[str, Any]:
         "bytes": last.bytes_out,
         "documents_by_domain": of("documents"),
         "bytes_by_domain": of("bytes"),
+        "documents_by_tier": of("tier"),
         "documents_by_language": dict(sorted(of("lang").items(), key=lambda pair: (-pair[1], pair[0]))[:10]),
         "placeholders": of("pii"),
         "rejected_by_rule": dict(ledger.taken()[:12]),

@@ -68,7 +68,9 @@ def make_corpus(folder: Path, count: int = 40) -> Path:
     (folder / "mail.txt").write_text(story(1000) + " Write to jane@company.org.")
     (folder / "short.txt").write_text("Nothing much.")
     (folder / "binary.dat").write_bytes(bytes(range(256)))
-    (folder / "module.py").write_text("".join(f"def name_{n}(value):\n    return value * {n}\n\n" for n in range(12)))
+    (folder / "module.py").write_text(
+        "".join(f"def name_{n}(value):\n    # {n} times as much\n    return value * {n}\n\n" for n in range(12))
+    )
     lines = [json.dumps({"id": f"r{n}", "text": story(3000 + n)}) for n in range(5)]
     (folder / "records.jsonl").write_text("\n".join([*lines, "{broken", lines[0]]))
     return folder

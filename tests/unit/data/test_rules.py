@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lianlu.data import code_rules
+from lianlu.data.code import rules as code_rules
 from lianlu.data.rules import c4, fineweb, gopher_quality, gopher_repetition
 from lianlu.data.rules.edits import applied
 from lianlu.data.rules.textview import TextView

@@ -13,12 +13,10 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from functools import cache
 
-from lianlu.data.code.imports import ALL, SIBLINGS, Import, definitions, imports
+from lianlu.data.code.imports import ALL, LANGUAGES, SIBLINGS, Import, definitions, imports
 from lianlu.data.code.lexer import statements
 from lianlu.data.code.resolve import Hit, Resolver
 
-LANGUAGES = frozenset({"python", "javascript", "typescript", "java", "go", "c", "cpp", "rust", "ruby", "php"})
-"""Languages whose imports are understood."""
 _BATCH_NAMES = re.compile(r"__init__\.pyi?|index\.(?:d\.ts|[cm]?[jt]sx?)|(?:mod|lib)\.rs")
 _DIRECTIVE = re.compile(r"^[ \t]*#[ \t]*(?:include|import|ifn?def|if|elif|else|endif|define|undef|pragma)\b[^\n]*", re.M)
 _WORD = re.compile(r"[^\W\d]\w*")

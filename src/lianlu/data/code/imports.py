@@ -175,6 +175,8 @@ _READERS: dict[str, Callable[[str], Iterator[Import]]] = {
     "python": _python, "javascript": _javascript, "typescript": _javascript, "java": _java, "go": _go,
     "c": _c, "cpp": _c, "rust": _rust, "ruby": _ruby, "php": _php,
 }  # fmt: skip
+LANGUAGES = frozenset(_READERS)
+"""Languages whose imports and definitions are understood."""
 _C_DEFINED = re.compile(
     r"#[ \t]*define[ \t]+(\w+)|\b(?:struct|class|enum|union|namespace|using)\s+(\w+)|\}\s*(\w+)\s*;|\b(\w++)\s*+\(|\b(\w++)\s*+;"
 )

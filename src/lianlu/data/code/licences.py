@@ -35,6 +35,8 @@ _COMMENT_MARK = re.compile(r"(?m)^[\s#*/;%!<>|-]+")
 _HINT = re.compile(r"licen[cs]e|permission|redistribution|public domain|cc0")
 _BRACKETS = re.compile(r"\(([^()]*)\)")
 _SUFFIX = re.compile(r"-(?:only|or-later)$|\+$")
+_AND = re.compile(r"\s+AND\s+|\s*,\s*", re.IGNORECASE)  # data sets have lists
+_WORDS_OF_NAMES = re.compile(r"\b(?:the|software|public licen[cs]e|licen[cs]e|version|v(?=\d))\b\s*,?")
 
 
 _Runs = frozenset[tuple[str, str, str]]
@@ -62,6 +64,15 @@ def _table() -> list[_Known]:
         )
         for name, row in table.items()
     ]
+
+
+@cache
+def _classes() -> dict[str, str]:
+    """What each licence asks, by its name in lower case; those that are known by name alone too."""
+    names = tomllib.loads(files("lianlu.data.code").joinpath("licence_names.toml").read_text(encoding="utf-8"))
+    return {known.name.lower(): known.kind for known in _table()} | {
+        name.lower(): kind for kind, own in names.items() for name in own
+    }
 
 
 def in_text(text: str) -> str:
@@ -138,15 +149,28 @@ def all_of(expressions: Iterable[str]) -> str:
     return " AND ".join(f"({one})" if " OR " in one and len(each) > 1 else one for one in each)
 
 
+def of_file(text: str, given: str = "") -> str:
+    """The licence of a file: the one its head states if `given`, that of the repository, is unknown or asks for less."""
+    own = in_text(text[:HEAD_CHARS])
+    is_known = kind_of(given) != UNKNOWN
+    return own if own and (not is_known or terms(own) > terms(given)) else given
+
+
+def terms(expression: str) -> int:
+    """What a licence asks for as a number: 0 permissive or none stated, 1 weak, 2 copyleft, 3 stated but unknown."""
+    return _KINDS.index(kind_of(expression)) if expression else 0
+
+
 def kind_of(expression: str) -> str:
     """Permissive, weak, copyleft or unknown: of an OR the freest, of an AND the strictest, unknown parts counting as such."""
+    expression = re.sub(r"[\[\]\"']", "", expression)
     while (inner := _BRACKETS.search(expression)) is not None:
         expression = expression.replace(inner[0], kind_of(inner[1]))
     parts = re.split(r"\s+OR\s+|/", expression, flags=re.IGNORECASE)
-    return _KINDS[min(max(map(_kind, re.split(r"\s+AND\s+", part, flags=re.IGNORECASE))) for part in parts)]
+    return _KINDS[min(max(map(_kind, _AND.split(part))) for part in parts)]
 
 
 def _kind(name: str) -> int:
     plain = _SUFFIX.sub("", re.split(r"\s+WITH\s+", name, flags=re.IGNORECASE)[0].strip(" ()").lower())
-    kinds = {known.name.lower(): known.kind for known in _table()}
-    return _KINDS.index(plain if plain in _KINDS else kinds.get(plain, UNKNOWN))
+    plain = _WORDS_OF_NAMES.sub("", plain).strip().replace(" ", "-")
+    return _KINDS.index(plain if plain in _KINDS else _classes().get(plain, UNKNOWN))

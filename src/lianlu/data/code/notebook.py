@@ -1,7 +1,4 @@
-"""Jupyter notebooks: what share of one is output, and its cells as Markdown without outputs.
-
-Source: nbformat 4 (`cells`) and 3 (`worksheets`). A file that is no notebook has no outputs and no Markdown.
-"""
+"""Jupyter notebooks: cells as Markdown without outputs, made when one is read. Source: nbformat 4 (`cells`), 3 (`worksheets`)."""
 
 from __future__ import annotations
 
@@ -11,13 +8,6 @@ from typing import Any
 from lianlu.data.code.fences import fenced
 
 Cell = dict[str, Any]
-
-
-def output_share(text: str) -> float:
-    """Share of a notebook's JSON that outputs take, its layout apart (0..1); 0 for anything else."""
-    book = _parsed(text)
-    outputs = sum(len(json.dumps(cell["outputs"])) for cell in _cells(book) if cell.get("outputs"))
-    return outputs / len(json.dumps(book)) if outputs else 0.0
 
 
 def to_markdown(text: str) -> str | None:

@@ -5,6 +5,7 @@ InternLM2 (arXiv 2403.17297, section 3.1.2) repeats the high tier, takes the mod
 (0..1, as signals) times weights of the rules table, plus `weight_classifier` times what a trained classifier says (a
 probability; 0.5 counts nothing), where one is given and the table trusts it for the language. A document below
 `min_score` breaks that rule like any other: it is the low tier. From `min_score_high` on it belongs to the high tier.
+Languages whose definitions are not known (`imports.LANGUAGES`) have no score, and so no tier: the features miss too much there.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lianlu.data.code.imports import definitions
+from lianlu.data.code.imports import LANGUAGES, definitions
 from lianlu.data.code.lexer import CODE, COMMENT, STRING, pieces, statements
 from lianlu.data.rules.textview import TextView
 from lianlu.data.rules.thresholds import Limits
@@ -79,7 +80,9 @@ def _clipped(value: float) -> float:
 def signals(
     view: TextView, limits: Limits, lang: str, classifier: Callable[[str], float] | None = None
 ) -> Iterator[tuple[str, float]]:
-    """The features, what the classifier says (0..1) if there is one, and the score as `min_score`."""
+    """The features, what the classifier says (0..1) if there is one, and the score as `min_score`; of other languages nothing."""
+    if lang not in LANGUAGES:
+        return
     values = features(view, lang)
     if classifier is not None and limits.get("weight_classifier"):
         values["classifier"] = classifier(view.text)
@@ -107,9 +110,14 @@ def _bound(limits: Limits, name: str) -> float:
 
 
 def sampling_weights(scores: Scores, limits: Limits) -> Scores:
-    """How often each document is taken: `times_high`, `times_moderate`, `times_low` (2, 1 and 0 where nothing is said)."""
-    times = {HIGH: limits.get("times_high", 2), MODERATE: limits.get("times_moderate", 1), LOW: limits.get("times_low", 0)}
+    """How often each document is taken: `times_high`, `times_moderate` (2 and 1 where nothing is said), low ones never."""
+    times = {HIGH: limits.get("times_high", 2), MODERATE: limits.get("times_moderate", 1), LOW: 0}
     return np.array([times[str(tier)] for tier in tiers(scores, limits)], dtype=np.float64)
+
+
+def standings(scores: Scores, limits: Limits) -> list[tuple[str, float]]:
+    """Tier and sampling weight of each score."""
+    return list(zip(tiers(scores, limits).tolist(), sampling_weights(scores, limits).tolist(), strict=True))
 
 
 def thresholds_for(scores: Scores, shares: Mapping[str, float] = EXPECTED_SHARES) -> dict[str, float]:

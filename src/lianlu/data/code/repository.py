@@ -2,7 +2,8 @@
 
 The long documents of InternLM2 (arXiv 2403.17297, section 3.1.2): files of one repository that were kept, regrouped and
 sorted by their imports (`order`), so that a model sees a definition before its use in another file. A document that grows
-too long is continued in another one; files are never cut. A file longer than the limit stands alone.
+too long is continued in another one; files are never cut. A file longer than the limit stands alone. Where a file came from
+stays on record in the document.
 """
 
 from __future__ import annotations
@@ -15,32 +16,28 @@ from lianlu.data.code.fences import fenced
 from lianlu.data.code.graph import import_graph
 from lianlu.data.code.licences import all_of
 from lianlu.data.code.order import dependency_order, with_docs
+from lianlu.data.code.source_file import path_of
 from lianlu.data.read.raw import KINDS, language_of
 from lianlu.formats.documents import Document
 
 REPOSITORY = "repo"
 """Key of `Document.meta` that names the repository a file is from."""
 MAX_BYTES = 1_000_000
-_PLAIN = (".md", ".markdown", ".txt", "")
-
-
-def by_repository(documents: Iterable[Document]) -> dict[str, list[Document]]:
-    """Files grouped by `meta["repo"]`, or else by source; in memory, the repositories sorted by name."""
-    groups: dict[str, list[Document]] = {}
-    for document in documents:
-        groups.setdefault(str(document.meta.get(REPOSITORY) or document.source), []).append(document)
-    return dict(sorted(groups.items()))
+NOTEBOOK = "jupyter"
+FROM = ("license", "url", "date")
+"""What `meta["files"]` says of a file besides its path, where it is known and not that of the whole document."""
+_PLAIN = (".md", ".markdown", ".txt", ".pdf", ".ipynb", "")
 
 
 def concatenated(name: str, files: Sequence[Document], max_bytes: int = MAX_BYTES) -> list[Document]:
     """The kept files of one repository as few documents of at most `max_bytes` of UTF-8 each, in order of their imports.
 
-    `meta["parents"]` has the ids of the files in a document, `meta["weight"]` the mean of theirs by size where they have
-    one. Raises: DataError if two files have one path.
+    `meta["parents"]` has the ids of the files in a document, `meta["files"]` where each is from, `meta["weight"]` the mean of
+    theirs by size where they have one. Raises: DataError if two files have one path.
     """
-    by_path = {_path(file): file for file in files}
+    by_path = {path_of(file): file for file in files}
     if len(by_path) < len(files):
-        twice = next(path for path in by_path if sum(_path(file) == path for file in files) > 1)
+        twice = next(path for path in by_path if sum(path_of(file) == path for file in files) > 1)
         raise DataError(
             f"{name} holds {twice} twice", hint="set the path of each document, or name repositories apart in meta.repo"
         )
@@ -57,26 +54,22 @@ def file_order(files: Mapping[str, Document]) -> list[str]:
     return with_docs(dependency_order(code, graph.needs, graph.late), langs.keys() - set(code))
 
 
-def _path(file: Document) -> str:
-    return file.path or file.id
-
-
 def _language(file: Document) -> str:
     """The programming language, empty for documentation."""
-    told = language_of(_path(file))
+    told = language_of(path_of(file))
     return told or (file.lang if file.domain == "code" and _suffix(file) not in KINDS else "")
 
 
 def _suffix(file: Document) -> str:
-    name = _path(file).rpartition("/")[2]
+    name = path_of(file).rpartition("/")[2]
     return f".{name.rpartition('.')[2].lower()}" if "." in name else ""
 
 
 def _block(file: Document) -> str:
     lang = _language(file)
-    plain = not lang and _suffix(file) in _PLAIN
+    plain = lang in ("", NOTEBOOK) and (_suffix(file) in _PLAIN or file.domain == "web")
     body = file.text.strip("\n") if plain else fenced(file.text, lang or _suffix(file)[1:])
-    return f"## {_path(file)}\n\n{body}\n"
+    return f"## {path_of(file)}\n\n{body}\n"
 
 
 def _title(name: str) -> str:
@@ -101,7 +94,14 @@ def _parts(name: str, files: Iterable[Document], max_bytes: int) -> Iterator[lis
 
 def _joined(name: str, part: Sequence[tuple[Document, str]], number: int) -> Document:
     files = [file for file, _ in part]
-    meta: dict[str, Any] = {"parents": [file.id for file in files], REPOSITORY: name}
+    url = files[0].url if len({file.url for file in files}) == 1 else ""
+    license, date = all_of(file.license for file in files if file.license), max(file.date for file in files)
+    whole = {"license": license, "url": url, "date": date}
+    meta: dict[str, Any] = {
+        "parents": [file.id for file in files],
+        "files": [_origin(file, whole) for file in files],
+        REPOSITORY: name,
+    }
     if any("weight" in file.meta for file in files):
         meta["weight"] = _mean_weight(part)
     return Document(
@@ -110,10 +110,16 @@ def _joined(name: str, part: Sequence[tuple[Document, str]], number: int) -> Doc
         source=files[0].source,
         domain="code",
         lang="markdown",
-        license=all_of(file.license for file in files if file.license),
-        date=max(file.date for file in files),
+        url=url,
+        license=license,
+        date=date,
         meta=meta,
     )
+
+
+def _origin(file: Document, whole: Mapping[str, str]) -> dict[str, str]:
+    own = {name: getattr(file, name) for name in FROM}
+    return {"path": path_of(file), **{name: value for name, value in own.items() if value and value != whole[name]}}
 
 
 def _mean_weight(part: Sequence[tuple[Document, str]]) -> float:

@@ -1,8 +1,9 @@
 """Rules for source code: what no person wrote, what belongs to somebody else's repository, what is data and no code.
 
 DeepSeek-Coder (Guo et al. 2024, arXiv 2401.14196, section 2.1): line lengths, letters, XML, visible text of HTML, size of
-JSON and YAML. StarCoder2 (arXiv 2402.19173): encoded data. NeMo Curator's settings: lines, share of comments, characters
-a token. Marks and names that generators leave, folders of other people's code and white space (minified code) are ours.
+JSON and YAML. StarCoder2 (arXiv 2402.19173): encoded data, licences. NeMo Curator's settings: lines, share of comments,
+characters a token. Marks and names that generators leave, folders of other people's code and white space (minified code) are
+ours.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 from lianlu.data.code.lexer import COMMENT, pieces
+from lianlu.data.code.licences import terms
 from lianlu.data.code.markup import visible_text
-from lianlu.data.code.notebook import output_share
 from lianlu.data.rules.textview import TextView
 from lianlu.data.rules.thresholds import Limits, Verdict, broken
 
@@ -26,12 +27,12 @@ _ENCODED = re.compile(
 _SUBWORD = re.compile(r"[A-Z]?[a-z]{1,6}|[A-Z]{1,4}|\d{1,2}|[^\sA-Za-z0-9]|\n[ \t]*|[ \t]{2,}")
 
 
-def judge(view: TextView, limits: Limits, lang: str = "", path: str = "") -> Verdict | None:
+def judge(view: TextView, limits: Limits, lang: str = "", path: str = "", license: str = "") -> Verdict | None:
     """The first of these rules that the text breaks, or None."""
-    return broken("code", limits, signals(view, limits, lang, path))
+    return broken("code", limits, signals(view, limits, lang, path, license))
 
 
-def signals(view: TextView, limits: Limits, lang: str = "", path: str = "") -> Iterator[tuple[str, float]]:
+def signals(view: TextView, limits: Limits, lang: str = "", path: str = "", license: str = "") -> Iterator[tuple[str, float]]:
     """What the rules look at, in order; lengths in characters, blank lines not counted, shares of characters (0..1)."""
     text = view.text
     size = max(len(text), 1)
@@ -45,14 +46,16 @@ def signals(view: TextView, limits: Limits, lang: str = "", path: str = "") -> I
     yield "min_alpha_chars", sum(map(len, _LETTERS.findall(text))) / size
     yield "max_xml_declarations", "<?xml version=" in text[:100] and "<xsl:stylesheet" not in text[:1000] and lang != "xslt"
     yield from _origin(view, limits, path)
+    yield "max_licence_terms", terms(license)
+    yield "max_unlicensed", not license
     yield "min_space_chars", 1 - view.num_word_chars / size
-    yield "max_encoded_chars", sum(len(match[0]) for match in _ENCODED.finditer(text)) / size
+    encoded = [len(match[0]) for match in _ENCODED.finditer(text)]
+    yield "max_encoded_chars", sum(encoded) / size
+    yield "max_encoded_run", max(encoded, default=0)
     if lang == "html":
         visible = len(visible_text(text))
         yield "min_visible_chars", visible
         yield "min_visible_share", visible / size
-    elif lang == "jupyter":
-        yield "max_output_share", output_share(text)
     share = sum(len(piece) for kind, piece in pieces(text, lang) if kind == COMMENT) / size
     yield "min_comment_share", share
     yield "max_comment_share", share

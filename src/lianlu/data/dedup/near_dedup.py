@@ -1,23 +1,21 @@
 """Near duplicates by MinHash (Broder 1997), every removal verified against a document that is kept.
 
-Shingles are 5-grams of words (of characters in CJK), hashed to 64 bits; 128 hash functions, 16 bands of 8 rows: a pair of
-Jaccard similarity 0.7 shares a band with probability 0.61, one of 0.8 with 0.95, one of 0.5 with 0.06. Documents are taken
-from the longest to the shortest (the first of equals first). One that shares a band with a kept document and has a true
-Jaccard similarity of at least the threshold with it is dropped. So nothing is removed by transitivity, and the outcome
-does not depend on chunks or workers. The hash functions are multiply-shift on 64 bits with constants by SplitMix64.
+Shingles are 5-grams of words (CJK: of characters; code: see `code.tokens`), hashed to 64 bits; 128 hash functions, 16 bands
+of 8 rows: a pair of Jaccard similarity 0.7 shares a band with probability 0.61, one of 0.8 with 0.95, one of 0.5 with 0.06.
+Documents are taken from the longest to the shortest (the first of equals first). One that shares a band with a kept document
+and has a true Jaccard similarity of at least the threshold with it is dropped. So nothing is removed by transitivity, and the
+outcome does not depend on chunks or workers. The hash functions are multiply-shift on 64 bits with constants by SplitMix64.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
-
-from lianlu.data.rules.textview import TextView
 
 SHINGLE_WORDS = 5
 NUM_BANDS = 16
@@ -49,9 +47,8 @@ _TERMS = _splitmix(2, NUM_HASHES)[:, None]
 _POWER = np.uint64(0xD6E8FEB86659FD93)
 
 
-def shingles(view: TextView) -> Hashes:
-    """The set of a text's shingles as sorted 64-bit hashes; empty for a text without a word."""
-    tokens = view.tokens()
+def shingles(tokens: Sequence[str]) -> Hashes:
+    """The set of a text's shingles as sorted 64-bit hashes, from its words as they are compared; empty for none."""
     if not tokens:
         return np.empty(0, dtype=np.uint64)
     numbers = {token: xxhash.xxh3_64_intdigest(token.encode()) for token in set(tokens)}

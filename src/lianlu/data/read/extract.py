@@ -1,4 +1,4 @@
-"""From raw bytes to documents: encodings, HTML, PDF, Markdown, source code, package metadata; runs in the workers.
+"""From raw bytes to documents: encodings, HTML, PDF, Markdown, source code, notebooks, package metadata; runs in the workers.
 
 Text is UTF-8, or UTF-16 with a byte order mark; Python sources may name their own encoding (PEP 263). What cannot be
 read gives a verdict with a reason, never an exception.
@@ -12,6 +12,8 @@ import tokenize
 from dataclasses import replace
 from pathlib import Path
 
+from lianlu.data.code.notebook import to_markdown
+from lianlu.data.code.source_file import path_of
 from lianlu.data.read import front_matter, html_head, pdf, sources
 from lianlu.data.read.html_extractor import HtmlExtractor
 from lianlu.data.read.media import marked
@@ -20,6 +22,7 @@ from lianlu.data.read.sources import Raw
 from lianlu.data.rules.thresholds import Verdict
 from lianlu.formats.documents import Document
 
+NOTEBOOK = "jupyter"
 _SNIFFED_BYTES = 8192
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -76,8 +79,18 @@ def documents(raw: Raw, content: bytes | str, pages: HtmlExtractor) -> list[Docu
         document = package_document(raw, content)
         return [document] if document.text.strip() else Verdict("extract.no_description", 0, 1)
     if raw.kind == sources.RECORD and raw.document is not None:
-        return [raw.document]
+        return [_record(raw.document)]
+    if raw.lang == NOTEBOOK:
+        cells = to_markdown(content)
+        return [_document(raw, cells)] if cells is not None else Verdict("extract.no_cells", 0, 1)
     return [_written(raw, content)]
+
+
+def _record(document: Document) -> Document:
+    """A record as it is, but for a notebook's JSON."""
+    is_notebook = sources.language_of(path_of(document)) == NOTEBOOK or document.lang.lower().startswith(NOTEBOOK)
+    cells = to_markdown(document.text) if is_notebook else None
+    return document if cells is None else replace(document, text=cells, lang=NOTEBOOK)
 
 
 def _page(raw: Raw, content: bytes, pages: HtmlExtractor) -> Document | Verdict:

@@ -20,12 +20,30 @@ KINDS = {
     ".pdf": PDF,
 }  # fmt: skip
 LANGUAGES = {
-    ".py": "python", ".pyi": "python", ".c": "c", ".h": "c", ".cc": "cpp", ".cpp": "cpp", ".hpp": "cpp", ".cs": "csharp",
-    ".go": "go", ".java": "java", ".js": "javascript", ".mjs": "javascript", ".jsx": "javascript", ".ts": "typescript",
-    ".tsx": "typescript", ".rs": "rust", ".rb": "ruby", ".php": "php", ".sh": "shell", ".bash": "shell", ".sql": "sql",
-    ".kt": "kotlin", ".swift": "swift", ".scala": "scala", ".lua": "lua", ".pl": "perl", ".r": "r", ".jl": "julia",
-    ".css": "css", ".json": "json", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".xml": "xml", ".ini": "ini",
+    ".py": "python", ".pyi": "python", ".pyw": "python", ".c": "c", ".h": "c", ".cc": "cpp", ".cpp": "cpp", ".cxx": "cpp",
+    ".c++": "cpp", ".hh": "cpp", ".hpp": "cpp", ".hxx": "cpp", ".inl": "cpp", ".ipp": "cpp", ".cu": "cuda", ".cuh": "cuda",
+    ".cs": "csharp", ".fs": "fsharp", ".vb": "visualbasic", ".go": "go", ".java": "java", ".js": "javascript",
+    ".mjs": "javascript", ".cjs": "javascript", ".jsx": "javascript", ".ts": "typescript", ".mts": "typescript",
+    ".cts": "typescript", ".tsx": "typescript", ".vue": "vue", ".svelte": "svelte", ".rs": "rust", ".rb": "ruby",
+    ".rake": "ruby", ".gemspec": "ruby", ".php": "php", ".sh": "shell", ".bash": "shell", ".zsh": "shell", ".fish": "fish",
+    ".ps1": "powershell", ".psm1": "powershell", ".bat": "batch", ".cmd": "batch", ".sql": "sql", ".kt": "kotlin",
+    ".kts": "kotlin", ".groovy": "groovy", ".gradle": "groovy", ".swift": "swift", ".mm": "objective-c", ".dart": "dart",
+    ".scala": "scala", ".clj": "clojure", ".cljs": "clojure", ".cljc": "clojure", ".ex": "elixir",
+    ".exs": "elixir", ".erl": "erlang", ".hrl": "erlang", ".hs": "haskell", ".lhs": "haskell", ".elm": "elm", ".ml": "ocaml",
+    ".mli": "ocaml", ".lua": "lua", ".pl": "perl", ".pm": "perl", ".r": "r", ".jl": "julia", ".f": "fortran",
+    ".f90": "fortran", ".f95": "fortran", ".pas": "pascal", ".asm": "assembly", ".s": "assembly", ".sv": "systemverilog",
+    ".vhd": "vhdl", ".vhdl": "vhdl", ".zig": "zig", ".nim": "nim", ".cr": "crystal", ".sol": "solidity", ".lisp": "lisp",
+    ".el": "lisp", ".scm": "scheme", ".rkt": "racket", ".lean": "lean", ".tcl": "tcl", ".awk": "awk",
+    ".vim": "vim", ".cmake": "cmake", ".mk": "makefile", ".dockerfile": "dockerfile", ".tf": "terraform", ".proto": "protobuf",
+    ".graphql": "graphql", ".pyx": "cython", ".pxd": "cython", ".css": "css", ".scss": "scss", ".less": "less",
+    ".json": "json", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".xml": "xml", ".xsl": "xslt", ".xslt": "xslt",
+    ".ini": "ini", ".ipynb": "jupyter",
 }  # fmt: skip
+NAMES = {
+    "makefile": "makefile", "gnumakefile": "makefile", "dockerfile": "dockerfile", "containerfile": "dockerfile",
+    "cmakelists.txt": "cmake", "rakefile": "ruby", "gemfile": "ruby", "jenkinsfile": "groovy", "go.mod": "gomod",
+}  # fmt: skip
+"""Languages of files whose whole name tells it."""
 DOMAINS = {
     HTML: "web",
     MARKDOWN: "docs",
@@ -80,12 +98,13 @@ def kind_of(name: str) -> str:
     suffix = os.path.splitext(lower)[1]
     if suffix == ".parquet" or jsonl.is_jsonl(Path(name)):
         return RECORD
-    return CODE if suffix in LANGUAGES else KINDS.get(suffix, TEXT)
+    return CODE if language_of(lower) else KINDS.get(suffix, TEXT)
 
 
 def language_of(path: str) -> str:
     """The programming language that a file's name tells, or empty."""
-    return LANGUAGES.get(os.path.splitext(path)[1].lower(), "")
+    name = os.path.basename(path).lower()
+    return NAMES.get(name) or LANGUAGES.get(os.path.splitext(name)[1], "")
 
 
 def printable(name: str) -> str:

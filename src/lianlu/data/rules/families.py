@@ -1,14 +1,18 @@
-"""The families of rules for prose, in the order they are asked, and what each looks at.
+"""The families of rules for prose and for code, in the order they are asked, and what each looks at.
 
-whole text -> Gopher quality and repetition, line breaks, odd characters, languages of paragraphs, long text
-lines of C4 and RefinedWeb are taken out
-what is left -> C4, RefinedWeb, punctuation, FineWeb, trained filters, perplexity
+prose, whole text -> Gopher quality and repetition, line breaks, odd characters, languages of paragraphs, long text
+       lines of C4 and RefinedWeb are taken out
+       what is left -> C4, RefinedWeb, punctuation, FineWeb, trained filters, perplexity
+code  -> rules for code, quality
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from lianlu.data.code import quality
+from lianlu.data.code import rules as code_rules
+from lianlu.data.code.source_file import path_of
 from lianlu.data.rules import (
     c4,
     fineweb,
@@ -27,6 +31,7 @@ from lianlu.data.rules.edits import Edit, applied, joined
 from lianlu.data.rules.textview import TextView
 from lianlu.data.rules.thresholds import Limits
 from lianlu.data.scores.cost import timed
+from lianlu.formats.documents import Document
 
 Signals = Iterable[tuple[str, float]]
 LimitsOf = Callable[[str], Limits]
@@ -47,6 +52,9 @@ PROSE = (
     "gopher_quality", "gopher_repetition", "line_breaks", "odd_characters", "paragraph_language", "long_text", "c4",
     "refinedweb", "punctuation", "fineweb", "safety", "filters", "perplexity",
 )  # fmt: skip
+CODE = ("code", "code_quality")
+CODE_FILTER = "min_code"
+"""The key of a trained filter called `code`, which may have a say in the quality of code."""
 
 
 def line_edits(view: TextView, rules: tuple[str, ...], limits: LimitsOf) -> tuple[list[Edit], list[Edit]]:
@@ -78,6 +86,24 @@ def prose_signals(
         if family in ASSISTED:
             found |= named(family, left, assets.signals(family, left, url, limits(family)))
     return found, lines
+
+
+def code_signals(
+    view: TextView, document: Document, rules: tuple[str, ...], limits: LimitsOf, assets: Assets
+) -> dict[str, float]:
+    """The value of every rule for code that is asked, by name."""
+    found: dict[str, float] = {}
+
+    def classifier(_: str) -> float:
+        return dict(assets.signals("filters", view, document.url, {})).get(CODE_FILTER, 0.5)
+
+    if "code" in rules:
+        own = code_rules.signals(view, limits("code"), document.lang, path_of(document), document.license)
+        found |= named("code", view, own)
+    if "code_quality" in rules:
+        own = quality.signals(view, limits("code_quality"), document.lang, classifier if assets.filters else None)
+        found |= named("code_quality", view, own)
+    return found
 
 
 def named(family: str, view: TextView, signals: Signals) -> dict[str, float]:

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lianlu.data.rules.families import CODE as CODE_FAMILIES
 from lianlu.data.rules.families import PROSE
 from lianlu.data.rules.thresholds import Thresholds, Verdict
 from lianlu.data.scores.score import CODE
 
-STEPS = ("language", *PROSE, "code")
+STEPS = ("language", *PROSE, *CODE_FAMILIES)
 Column = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 Kind = tuple[str, str, str]

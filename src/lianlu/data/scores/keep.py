@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from lianlu.data.code.quality import standings
 from lianlu.data.dedup import line_dedup
 from lianlu.data.rules.edits import LINE, Edit, applied
 from lianlu.data.rules.edits import counts as personal
 from lianlu.data.scores import compare
 from lianlu.data.scores.decide import STEPS as RULE_STEPS
+from lianlu.data.scores.decide import Rules
 from lianlu.data.scores.decisions import Decision, write_decisions
 from lianlu.data.scores.ledger import Ledger
 from lianlu.data.scores.score import READ_STEPS
@@ -19,6 +24,7 @@ from lianlu.formats.documents import Document
 
 STEPS = (*READ_STEPS, *RULE_STEPS, *compare.STEPS, "pii")
 Totals = Counter[tuple[str, str]]
+QUALITY = "code_quality"
 
 
 def recorded(decided: Iterable[Sequence[Decision]], artifact: Path) -> Iterator[Sequence[Decision]]:
@@ -29,20 +35,42 @@ def recorded(decided: Iterable[Sequence[Decision]], artifact: Path) -> Iterator[
 
 
 def kept(
-    chunks: Sequence[Chunk], decided: Iterable[Sequence[Decision]], lines: Path | None, ledger: Ledger, totals: Totals
+    chunks: Sequence[Chunk],
+    decided: Iterable[Sequence[Decision]],
+    lines: Path | None,
+    ledger: Ledger,
+    totals: Totals,
+    rules: Rules,
 ) -> Iterator[Document]:
-    """The documents that are kept, edited. `lines` is the folder of shared lines, if they go."""
+    """The documents that are kept, edited, code with its tier and weight. `lines` is the folder of shared lines, if they go."""
     for number, (chunk, decisions) in enumerate(zip(chunks, decided, strict=True)):
         edits = chunk.edits()
         if lines is not None:
             shared = line_dedup.read_edits(lines, number, len(chunk))
             edits = [line_dedup.with_repeated(own, more) for own, more in zip(edits, shared, strict=True)]
-        for document, decision, changes in zip(chunk.documents(), decisions, edits, strict=True):
+        for document, decision, changes, told in zip(chunk.documents(), decisions, edits, _tiers(chunk, rules), strict=True):
             if _passes(document, decision, changes, ledger):
                 size = len(document.text.encode())
+                document.meta = {**document.meta, **told}
+                totals.update({("tier", told["tier"]): 1} if told else {})
                 totals.update({("documents", document.domain): 1, ("bytes", document.domain): size, ("lang", document.lang): 1})
                 totals.update({("pii", kind): count for kind, count in document.meta.get("pii", {}).items()})
                 yield document
+
+
+def _tiers(chunk: Chunk, rules: Rules) -> list[Mapping[str, Any]]:
+    """What the quality of code says about each document of a chunk: `tier` and `weight` for its meta, or nothing."""
+    found: list[Mapping[str, Any]] = [{}] * len(chunk)
+    scores = chunk.signals().get(f"{QUALITY}.min_score") if QUALITY in rules.families else None
+    if scores is None:
+        return found
+    kinds = chunk.kinds()
+    rows = np.flatnonzero(~np.isnan(scores)).tolist()
+    for kind in {kinds[row] for row in rows}:
+        own = [row for row in rows if kinds[row] == kind]
+        for row, (tier, weight) in zip(own, standings(scores[own], rules.thresholds.of(QUALITY, *kind)), strict=True):
+            found[row] = {"tier": tier, "weight": weight}
+    return found
 
 
 def _passes(document: Document, decision: Decision, changes: Sequence[Edit], ledger: Ledger) -> bool:

@@ -1,6 +1,6 @@
 """What is found out about one document by itself: its language, the signals of every rule, the edits it needs.
 
-    read -> extract -> normalise -> language -> families of rules for prose (`families`) | for code -> personal data -> hashes
+    read -> extract -> normalise -> language, families of rules for prose | licence, families for code -> personal data -> hashes
 
 Nothing is decided here but what cannot be read: thresholds are applied to the signals later (`decide`), so that moving one
 costs nothing. Documents are compared by the text without the lines that are taken out.
@@ -15,16 +15,17 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from lianlu.data import code_rules
+from lianlu.data.code import licences, source_file
+from lianlu.data.code.tokens import shingle_tokens
 from lianlu.data.dedup import near_dedup
 from lianlu.data.read import extract
 from lianlu.data.read.html_extractor import HtmlExtractor, Name
 from lianlu.data.read.normalise import normalise
-from lianlu.data.read.sources import Raw, language_of
+from lianlu.data.read.sources import Raw
 from lianlu.data.rules import edits, pii
 from lianlu.data.rules.assets import Assets
 from lianlu.data.rules.edits import Edit
-from lianlu.data.rules.families import named, prose_signals
+from lianlu.data.rules.families import code_signals, prose_signals
 from lianlu.data.rules.language import identify
 from lianlu.data.rules.textview import TextView
 from lianlu.data.rules.thresholds import Limits, Thresholds, Verdict
@@ -92,8 +93,8 @@ def score(raw: Raw, settings: Settings, pages: HtmlExtractor, ledger: Ledger) ->
     for document in found:
         document.domain = settings.domain or document.domain
         document.source = document.source or settings.name
-        if document.domain == CODE and not document.lang:
-            document.lang = language_of(document.path) or language_of(document.id)
+        if document.domain == CODE:
+            document.lang = source_file.language(document)
         size = len(document.text.encode("utf-8", "replace"))
         ledger.leave("extract", size)
         ledger.enter("normalise", size)
@@ -121,7 +122,7 @@ def _stub(raw: Raw, settings: Settings) -> Document:
 
 
 def scored(document: Document, settings: Settings) -> Scored:
-    """Everything about one document whose text is normalised; sets its language."""
+    """Everything about one document whose text is normalised; sets its language, or the licence of code that has none."""
     view = TextView(document.text)
     size = view.num_bytes
     signals, lines = _code(document, view, settings) if document.domain == CODE else _prose(document, view, settings)
@@ -131,7 +132,8 @@ def scored(document: Document, settings: Settings) -> Scored:
     hashes = bands = np.empty(0, dtype=np.uint64)
     if "near_dedup" in settings.rules:
         with timed("near_dedup", size):
-            hashes = near_dedup.shingles(seen)
+            tokens = shingle_tokens(seen.text, document.lang) if document.domain == CODE else seen.tokens()
+            hashes = near_dedup.shingles(tokens)
             bands = near_dedup.bands(hashes) if len(hashes) else bands
     with timed("exact_dedup", size):
         exact = xxhash.xxh3_128_digest(" ".join(seen.text.split()).encode())
@@ -143,9 +145,12 @@ def _limits(family: str, document: Document, view: TextView, settings: Settings)
 
 
 def _code(document: Document, view: TextView, settings: Settings) -> tuple[dict[str, float], list[Edit]]:
-    if "code" not in settings.rules:
-        return {}, []
-    return named("code", view, code_rules.signals(view, _limits("code", document, view, settings))), []
+    document.license = licences.of_file(view.text, document.license)
+
+    def limits(family: str) -> Limits:
+        return _limits(family, document, view, settings)
+
+    return code_signals(view, document, settings.rules, limits, settings.assets), []
 
 
 def _prose(document: Document, view: TextView, settings: Settings) -> tuple[dict[str, float], list[Edit]]:

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import json
-import tomllib
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lianlu.core.config import merge
 from lianlu.data.code.markup import visible_text
-from lianlu.data.code.notebook import output_share, to_markdown
+from lianlu.data.code.notebook import to_markdown
 from lianlu.data.code.rules import judge, signals
 from lianlu.data.rules.textview import TextView
 from lianlu.data.rules.thresholds import Thresholds, shipped
 
-LIMITS = Thresholds(merge(shipped(), tomllib.loads(Path(__file__).with_name("limits.toml").read_text("utf-8"))))
+LIMITS = Thresholds(shipped())
 CODE = "\n".join(f"def function_{n}(value):\n    return value + {n}\n" for n in range(10))
 HTML = "<html><head><title>t</title></head>\n<body>\n" + "<p>A line of text that a reader sees.</p>\n" * 12 + "</body></html>"
 
 
-def rule_of(text: str, lang: str, path: str = "") -> str | None:
-    verdict = judge(TextView(text), LIMITS.of("code", "code", "", lang), lang, path)
+def rule_of(text: str, lang: str, path: str = "", license: str = "") -> str | None:
+    verdict = judge(TextView(text), LIMITS.of("code", "code", "", lang), lang, path, license)
     return verdict.rule.split(".")[1] if verdict else None
 
 
@@ -47,6 +44,7 @@ def rule_of(text: str, lang: str, path: str = "") -> str | None:
         ),
         (CODE + "\nDATA = '" + "QUJDREVG" * 100 + "'\n", "python", "", "max_encoded_chars"),
         (CODE + "\n" + "".join(f"x{n} = '{'deadbeef' * 9}'\n" for n in range(20)), "python", "", "max_encoded_chars"),
+        (CODE * 20 + '\nDATA = """\n' + ("QUJDREVG" * 9 + "\n") * 15 + '"""\n', "python", "", "max_encoded_run"),
         ("# a note that says what is meant\n" * 30 + "x = 1\n", "python", "", "max_comment_share"),
         ('"""A docstring of one module."""\n' * 30 + "x = 1\n", "python", "", "max_comment_share"),
         ("x=(a+b)*c-d/e;y[i]={k:v};\n" * 12, "c", "", "min_chars_per_token"),
@@ -60,6 +58,21 @@ def test_rules(text: str, lang: str, path: str, rule: str | None) -> None:
     assert rule_of(text, lang, path) == rule
 
 
+@pytest.mark.parametrize(
+    ("license", "rule"),
+    [
+        ("", None),
+        ("MIT", None),
+        ("MIT OR GPL-3.0", None),
+        ("MPL-2.0", "max_licence_terms"),
+        ("MIT AND GPL-3.0-or-later", "max_licence_terms"),
+        ("NOASSERTION", "max_licence_terms"),
+    ],
+)
+def test_what_a_licence_asks_for(license: str, rule: str | None) -> None:
+    assert rule_of(CODE, "python", license=license) == rule
+
+
 def notebook(outputs: list[Any]) -> str:
     cells = [
         {"cell_type": "markdown", "source": ["# Title\n", "words"]},
@@ -71,11 +84,8 @@ def notebook(outputs: list[Any]) -> str:
 
 def test_notebooks() -> None:
     assert to_markdown(notebook([])) == "# Title\nwords\n\n```julia\nprint('```')\n```\n"
-    assert output_share(notebook([])) == 0
     printed = {"output_type": "stream", "text": ["a line of output\n"] * 100}
-    assert output_share(notebook([printed])) > 0.8
-    assert rule_of(notebook([printed]), "jupyter") == "max_output_share"
-    assert rule_of(notebook([]), "jupyter") is None
+    assert to_markdown(notebook([printed])) == to_markdown(notebook([]))
     old = json.dumps({"worksheets": [{"cells": [{"cell_type": "code", "input": "x = 1"}]}]})
     assert to_markdown(old) == "```python\nx = 1\n```\n"
 
@@ -83,7 +93,6 @@ def test_notebooks() -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, '{"cells": 3}', '{"cells": [3, {"source": 4}], "metadata": 1}'])
 def test_what_is_no_notebook_has_no_markdown(text: str) -> None:
     assert not (to_markdown(text) or "").strip()
-    assert output_share(text) == 0
 
 
 def test_visible_text() -> None:

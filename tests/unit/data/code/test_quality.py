@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-import tomllib
-from pathlib import Path
 
 import numpy as np
 from hypothesis import given
@@ -15,10 +13,9 @@ from lianlu.data.code import quality
 from lianlu.data.code.lexer import CODE, pieces
 from lianlu.data.read.python_source import module_files
 from lianlu.data.rules.textview import TextView
-from lianlu.data.rules.thresholds import Thresholds
+from lianlu.data.rules.thresholds import Thresholds, shipped
 
-TABLE = Thresholds(tomllib.loads(Path(__file__).with_name("limits.toml").read_text("utf-8")))
-LIMITS = TABLE.of("code_quality", "code", "", "python")
+LIMITS = Thresholds(shipped()).of("code_quality", "code", "", "python")
 
 
 def scored(text: str, lang: str = "python") -> float:
@@ -51,7 +48,8 @@ def test_tiers_and_sampling_weights() -> None:
     scores = np.array([0.99, 1.0, 1.99, 2.0])
     assert quality.tiers(scores, limits).tolist() == ["low", "moderate", "moderate", "high"]
     assert quality.sampling_weights(scores, limits).tolist() == [0, 1, 1, 2]
-    assert quality.sampling_weights(scores, {**limits, "times_high": 3.5, "times_low": 0.5}).tolist() == [0.5, 1, 1, 3.5]
+    assert quality.sampling_weights(scores, {**limits, "times_high": 3.5, "times_moderate": 0.5}).tolist() == [0, 0.5, 0.5, 3.5]
+    assert quality.standings(scores[1:], limits) == [("moderate", 1), ("moderate", 1), ("high", 2)]
     assert quality.tiers(scores, {"min_score": False}).tolist() == ["moderate"] * 4
 
 
@@ -81,6 +79,12 @@ def test_the_standard_library_scores_above_itself_without_names_and_comments() -
     assert np.mean(scores[:, None] > worse) > 0.97
     assert np.mean(quality.tiers(scores, LIMITS) == quality.LOW) < 0.2
     assert np.mean(quality.tiers(worse, LIMITS) == quality.LOW) > 0.9
+
+
+def test_only_languages_whose_definitions_are_known_have_a_score() -> None:
+    view = TextView("main = print 1\n")
+    assert "min_score" in dict(quality.signals(view, LIMITS, "rust"))
+    assert not any(list(quality.signals(view, LIMITS, lang)) for lang in ("haskell", "json", "jupyter", ""))
 
 
 @given(st.text(max_size=300), st.sampled_from(["python", "c", "javascript", "", "sql"]))

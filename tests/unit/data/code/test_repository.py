@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from lianlu.core.errors import DataError
-from lianlu.data.code.repository import by_repository, concatenated
+from lianlu.data.code.repository import concatenated
 from lianlu.formats.documents import Document
 
 
@@ -40,6 +40,10 @@ def test_a_repository_becomes_one_document() -> None:
     assert made.id == "me/app"
     assert (made.domain, made.lang, made.license, made.date) == ("code", "markdown", "MIT AND Apache-2.0", "2025-01-01")
     assert made.meta["parents"] == ["r/README.md", "r/app/base.py", "r/app/core.py", "r/main.py"]
+    assert made.meta["files"][2:] == [
+        {"path": "app/core.py", "license": "Apache-2.0"},
+        {"path": "main.py", "license": "MIT", "date": "2024-05-01"},
+    ]
     assert 1 < made.meta["weight"] < 2
     assert concatenated("me/app", FILES[::-1])[0].text == made.text
 
@@ -56,14 +60,6 @@ def test_documents_are_split_between_files_only() -> None:
 def test_a_path_that_occurs_twice_is_refused() -> None:
     with pytest.raises(DataError, match=r"me/app holds main\.py twice"):
         concatenated("me/app", [*FILES, file("main.py", "")])
-
-
-def test_files_are_grouped_by_the_repository_they_name() -> None:
-    files = [file("a.py", "", meta={"repo": "z"}), file("b.py", "", source="s"), file("c.py", "", meta={"repo": "z"})]
-    assert {name: [it.path for it in group] for name, group in by_repository(files).items()} == {
-        "s": ["b.py"],
-        "z": ["a.py", "c.py"],
-    }
 
 
 TEXTS = st.text(alphabet="ab`~#\n >\t-é", max_size=40)
