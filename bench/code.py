@@ -84,14 +84,15 @@ def grimp_recall(package: str, files: Files, graph: Graph) -> float:
 
 
 def quality_figures(files: Files, table: Thresholds) -> dict[str, Any]:
-    passed, found = [], []
+    passed: list[str] = []
+    found: list[str] = []
     for name, file in files.items():
         view = TextView(file.text)
         if rules.judge(view, table.of("code", "code", "", file.lang), file.lang, name) is None:
             limits = table.of("code_quality", "code", "", file.lang)
-            score = dict(quality.signals(view, limits, file.lang))["min_score"]
+            score = dict(quality.signals(view, limits, file.lang)).get("min_score")
             passed.append(name)
-            found.append(str(quality.tiers(np.array([score]), limits)[0]))
+            found += [] if score is None else quality.tiers(np.array([score]), limits).tolist()
     tiers = {tier: round(found.count(tier) / max(len(found), 1), 3) for tier in quality.TIERS}
     return {"passed_rules": round(len(passed) / max(len(files), 1), 3), "tiers": tiers}
 

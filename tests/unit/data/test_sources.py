@@ -26,7 +26,7 @@ def rule(raw: Raw, max_bytes: int = 1000) -> str:
 
 
 def test_kinds_and_domains_come_from_names(tmp_path: Path) -> None:
-    for name in ("a.html", "b.md", "c.txt", "d.py", "e", "sub/f.rst", "g.json"):
+    for name in ("a.html", "b.md", "c.txt", "d.py", "e", "sub/f.rst", "g.json", "CMakeLists.txt", "sub/Makefile"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("some text")
     (tmp_path / ".git").mkdir()
@@ -34,9 +34,9 @@ def test_kinds_and_domains_come_from_names(tmp_path: Path) -> None:
     found = raws(tmp_path)
     assert {name: raw.kind for name, raw in found.items()} == {
         "a.html": "html", "b.md": "markdown", "c.txt": "text", "d.py": "code", "e": "text", 
-        "sub/f.rst": "markdown", "g.json": "code",
+        "sub/f.rst": "markdown", "g.json": "code", "CMakeLists.txt": "code", "sub/Makefile": "code",
     }  # fmt: skip
-    assert found["d.py"].lang == "python"
+    assert (found["d.py"].lang, found["CMakeLists.txt"].lang, found["sub/Makefile"].lang) == ("python", "cmake", "makefile")
     pages = HtmlExtractor(1)
     made = documents(found["sub/f.rst"], "some text", pages)
     assert made == [Document("sub/f.rst", "some text", domain="docs", path="sub/f.rst")]

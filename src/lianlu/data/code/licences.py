@@ -35,7 +35,7 @@ _COMMENT_MARK = re.compile(r"(?m)^[\s#*/;%!<>|-]+")
 _HINT = re.compile(r"licen[cs]e|permission|redistribution|public domain|cc0")
 _BRACKETS = re.compile(r"\(([^()]*)\)")
 _SUFFIX = re.compile(r"-(?:only|or-later)$|\+$")
-_AND = re.compile(r"\s+AND\s+|\s*,\s*", re.IGNORECASE)  # data sets have lists
+_AND = re.compile(r"\s+AND\s+", re.IGNORECASE)
 _WORDS_OF_NAMES = re.compile(r"\b(?:the|software|public licen[cs]e|licen[cs]e|version|v(?=\d))\b\s*,?")
 
 
@@ -151,7 +151,7 @@ def all_of(expressions: Iterable[str]) -> str:
 
 def of_file(text: str, given: str = "") -> str:
     """The licence of a file: the one its head states if `given`, that of the repository, is unknown or asks for less."""
-    own = in_text(text[:HEAD_CHARS])
+    own, given = in_text(text[:HEAD_CHARS]), given if given.strip("[] ") else ""
     is_known = kind_of(given) != UNKNOWN
     return own if own and (not is_known or terms(own) > terms(given)) else given
 
@@ -163,7 +163,8 @@ def terms(expression: str) -> int:
 
 def kind_of(expression: str) -> str:
     """Permissive, weak, copyleft or unknown: of an OR the freest, of an AND the strictest, unknown parts counting as such."""
-    expression = re.sub(r"[\[\]\"']", "", expression)
+    if expression.startswith("["):  # a list of names, as data sets have them
+        expression = " AND ".join(re.sub(r"[\[\]\"']", "", expression).split(","))
     while (inner := _BRACKETS.search(expression)) is not None:
         expression = expression.replace(inner[0], kind_of(inner[1]))
     parts = re.split(r"\s+OR\s+|/", expression, flags=re.IGNORECASE)
@@ -172,5 +173,5 @@ def kind_of(expression: str) -> str:
 
 def _kind(name: str) -> int:
     plain = _SUFFIX.sub("", re.split(r"\s+WITH\s+", name, flags=re.IGNORECASE)[0].strip(" ()").lower())
-    plain = _WORDS_OF_NAMES.sub("", plain).strip().replace(" ", "-")
+    plain = "-".join(_WORDS_OF_NAMES.sub("", plain).split())
     return _KINDS.index(plain if plain in _KINDS else _classes().get(plain, UNKNOWN))

@@ -33,7 +33,7 @@ def concatenated(name: str, files: Sequence[Document], max_bytes: int = MAX_BYTE
     """The kept files of one repository as few documents of at most `max_bytes` of UTF-8 each, in order of their imports.
 
     `meta["parents"]` has the ids of the files in a document, `meta["files"]` where each is from, `meta["weight"]` the mean of
-    theirs by size where they have one. Raises: DataError if two files have one path.
+    theirs by size where they have one. Raises: DataError if two files have one path, or a weight is no number.
     """
     by_path = {path_of(file): file for file in files}
     if len(by_path) < len(files):
@@ -123,5 +123,12 @@ def _origin(file: Document, whole: Mapping[str, str]) -> dict[str, str]:
 
 
 def _mean_weight(part: Sequence[tuple[Document, str]]) -> float:
-    total = sum(float(file.meta.get("weight", 1)) * len(block) for file, block in part)
+    total = sum(_weight(file) * len(block) for file, block in part)
     return round(total / sum(len(block) for _, block in part), 4)
+
+
+def _weight(file: Document) -> float:
+    weight = file.meta.get("weight", 1)
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
+        raise DataError(f"document {file.id} has weight {weight!r}", hint="meta.weight is a number from 0 on")
+    return weight

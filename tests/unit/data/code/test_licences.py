@@ -5,13 +5,15 @@ from __future__ import annotations
 import email
 import re
 import sysconfig
+import tomllib
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lianlu.data.code.licences import in_text, is_licence_file, kind_of, of_files
+from lianlu.data.code.licences import in_text, is_licence_file, kind_of, of_file, of_files, terms
 
 MIT = """Copyright (c) 2020 Someone
 
@@ -63,11 +65,32 @@ def test_texts(text: str, licence: str) -> None:
         ("MIT", "permissive"), ("apache-2.0", "permissive"), ("GPL-3.0-or-later", "copyleft"), ("LGPL-2.1+", "weak"),
         ("MIT OR GPL-2.0-only", "permissive"), ("MIT AND GPL-2.0-only", "copyleft"), ("(MIT OR GPL-2.0) AND MPL-2.0", "weak"),
         ("Apache-2.0 WITH LLVM-exception", "permissive"), ("MIT AND Proprietary", "unknown"), ("", "unknown"), ("((", "unknown"),
-        ("MIT/Apache-2.0", "permissive"),
+        ("MIT/Apache-2.0", "permissive"), ('["mit", "apache-2.0"]', "permissive"), ('["MIT", "GPL-3.0"]', "copyleft"),
+        ("MIT License", "permissive"), ("The Apache License, Version 2.0", "permissive"), ("[]", "unknown"), ("[", "unknown"),
+        ("Apache Software License", "permissive"), ("GNU", "unknown"), ("GPLv3", "copyleft"), ("Mozilla Public License 2.0", "unknown"), ("CC-BY-NC-4.0", "unknown"),
     ],
 )  # fmt: skip
 def test_what_a_licence_asks(expression: str, kind: str) -> None:
     assert kind_of(expression) == kind
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "licence"),
+    [
+        ("", "MIT", "MIT"), ("0BSD", "", "0BSD"), ("GPL-3.0-only", "MIT", "GPL-3.0-only"), ("MIT", "GPL-3.0", "GPL-3.0"),
+        ("Apache-2.0", "MIT", "MIT"), ("MIT", "NOASSERTION", "MIT"), ("", "NOASSERTION", "NOASSERTION"), ("", "", ""), ("", "[]", ""),
+        ("LicenseRef-mine", "MIT", "LicenseRef-mine"),
+    ],
+)  # fmt: skip
+def test_a_file_never_asks_for_less_than_its_head_says(own: str, given: str, licence: str) -> None:
+    assert of_file(f"# SPDX-License-Identifier: {own}\nx = 1\n" if own else "x = 1\n", given) == licence
+
+
+def test_every_licence_that_is_read_from_a_repository_is_known() -> None:
+    names = tomllib.loads((files("lianlu.data.read") / "licenses.toml").read_text("utf-8"))
+    unknown = {name for name in names if kind_of(name) == "unknown"}
+    assert unknown == {name for name in names if "-NC" in name or "-ND" in name}
+    assert [terms(name) for name in ("", "MIT", "MPL-2.0", "GPL-2.0", "NOASSERTION")] == [0, 0, 1, 2, 3]
 
 
 def test_a_file_has_its_own_licence_or_that_of_the_nearest_folder() -> None:

@@ -62,6 +62,22 @@ def test_a_path_that_occurs_twice_is_refused() -> None:
         concatenated("me/app", [*FILES, file("main.py", "")])
 
 
+def test_a_weight_that_is_no_number_is_refused() -> None:
+    with pytest.raises(DataError, match=r"r/main\.py has weight 'much'"):
+        concatenated("me/app", [file("main.py", "", meta={"weight": "much"})])
+
+
+def test_what_is_no_source_code_is_not_fenced() -> None:
+    files = [
+        file("a.html", "An article.", domain="web"), file("b.html", "<p>An article.</p>", domain="code", lang="html"),
+        file("c.ipynb", "# Cells\n", lang="jupyter"), file("d.pdf", "A paper.", domain="docs"), file("e.rst", "A *note*."),
+        file("f", "x <- 1", lang="r"),
+    ]  # fmt: skip
+    (made,) = concatenated("r", files)
+    fences = [token.info for token in MarkdownIt("commonmark").parse(made.text) if token.type == "fence"]
+    assert fences == ["html", "rst", "r"]
+
+
 TEXTS = st.text(alphabet="ab`~#\n >\t-é", max_size=40)
 
 
