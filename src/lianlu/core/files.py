@@ -70,9 +70,9 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_json(value: Any) -> str:
-    """SHA-256 of a JSON value in canonical form, as hex."""
+    """SHA-256 of a JSON value in canonical form, as hex; names of files may hold bytes that are no UTF-8."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def files_below(folder: Path) -> list[Path]:
