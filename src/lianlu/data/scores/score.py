@@ -17,6 +17,7 @@ import xxhash
 
 from lianlu.data import code_rules
 from lianlu.data.dedup import near_dedup
+from lianlu.data.forgotten import Forgotten
 from lianlu.data.read import extract
 from lianlu.data.read.html_extractor import HtmlExtractor, Name
 from lianlu.data.read.normalise import normalise
@@ -48,6 +49,8 @@ class Settings:
     html_limit_s: float = 5.0
     extractor: Name = "trafilatura"
     assets: Assets = field(default_factory=Assets)
+    forgotten: Forgotten = field(default_factory=Forgotten)
+    """What is dropped unread; no part of the fingerprint, since `forget` takes it out of scores too."""
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be equal for scores to be equal, as JSON values."""
@@ -76,6 +79,9 @@ class Scored:
 def score(raw: Raw, settings: Settings, pages: HtmlExtractor, ledger: Ledger) -> Iterator[Scored]:
     """Read one raw thing and score the documents in it; what cannot be read goes to the ledger."""
     ledger.enter("read", raw.num_bytes)
+    if verdict := settings.forgotten.verdict(raw.document or raw):
+        ledger.drop("read", settings.forgotten.stub(verdict), verdict)
+        return
     with timed("read", raw.num_bytes):
         content = extract.read(raw, settings.max_bytes)
     if isinstance(content, Verdict):
@@ -95,6 +101,9 @@ def score(raw: Raw, settings: Settings, pages: HtmlExtractor, ledger: Ledger) ->
         if document.domain == CODE and not document.lang:
             document.lang = language_of(document.path) or language_of(document.id)
         size = len(document.text.encode("utf-8", "replace"))
+        if verdict := settings.forgotten.verdict(document, "extract"):
+            ledger.drop("extract", settings.forgotten.stub(verdict), verdict)
+            continue
         ledger.leave("extract", size)
         ledger.enter("normalise", size)
         with timed("normalise", size):
