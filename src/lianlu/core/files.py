@@ -19,9 +19,8 @@ from typing import IO, Any
 
 from lianlu.core.errors import ArtifactError
 
-_FULL = "the disk is full: free some space and run again; finished steps are kept"
 _HINTS = {
-    errno.ENOSPC: _FULL,
+    errno.ENOSPC: "the disk is full: free some space and run again; finished steps are kept",
     errno.EDQUOT: "your disk quota is used up: free some space and run again",
     errno.EFBIG: "files may not be that large here (ulimit -f, or the file system): allow larger ones and run again",
     errno.EACCES: "you may not write there: choose another folder with LIANLU_HOME",
@@ -36,8 +35,10 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hint = _HINTS.get(error.errno or 0) or (_FULL if _is_full(error, path) else "check the path and the disk, then run again")
-        raise ArtifactError(f"cannot write {path}: {error.strerror or error}", hint=hint) from error
+        number = errno.ENOSPC if _is_full(error, path) else error.errno or 0
+        reason = error.strerror or (os.strerror(number) if number else str(error))
+        hint = _HINTS.get(number, "check the path and the disk, then run again")
+        raise ArtifactError(f"cannot write {path}: {reason}", hint=hint) from error
 
 
 @contextlib.contextmanager

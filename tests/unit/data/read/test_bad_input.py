@@ -64,7 +64,8 @@ def test_encodings_zero_bytes_and_empty_files(tmp_path: Path) -> None:
     source = tmp_path / "in"
     source.mkdir()
     files = {
-        "utf8_broken.txt": TEXT.encode() + b"\xe9 and", "gb.txt": CHINESE.encode("gb18030"), "big5.txt": TRADITIONAL.encode("big5"),
+        "utf8_broken.txt": TEXT.encode() + b"\xe9 and", "gb.txt": CHINESE.encode("gb18030"),
+        "big5.txt": TRADITIONAL.encode("big5"),
         "utf16.txt": TEXT.encode("utf-16"), "utf16_odd.txt": TEXT.encode("utf-16") + b"a",
         "utf16_half.txt": TEXT.encode("utf-16") + b"\x00\xd8a\x00", "utf16_unmarked.txt": TEXT.encode("utf-16-le"),
         "utf32.txt": TEXT.encode("utf-32"), "zero.txt": b"a\0b" + TEXT.encode(), "late_zero.txt": TEXT.encode() * 40 + b"\0end",
