@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -16,13 +17,14 @@ BLOCKED = Path(__file__).parent / "no_network"
 CHINESE = "渡船中午离开了码头，送行的人没有一个招手。他们知道，船要到明年春天才会回来，那时候孩子们已经长大了。"
 
 
-def story(number: int) -> str:
-    words = ["ferry", "harbour", "letter", "winter", "garden", "copper", "window", "candle", "bridge", "paper", "stone", "river"]
-    sentence = "In year {} the {} near the {} was {} years old and they have seen that {} of {}."
-    return "\n".join(
-        sentence.format(number * 97 + n, *(words[(number + n * k) % 12] for k in (1, 5)), number + n, words[n % 12], number * n)
-        for n in range(12)
-    )
+def story(number: int, sentences: int = 12) -> str:
+    rng = random.Random(number)
+
+    def word() -> str:
+        return "".join(rng.choices(["ba", "ko", "li", "mer", "tan", "dor", "sil", "ven", "gar", "pel"], k=rng.randint(2, 4)))
+
+    frame = "The {} of {} and {} have {} to be with that {} in the {}."
+    return "\n".join(frame.format(*(word() for _ in range(6))) for _ in range(sentences))
 
 
 def lianlu(environment: dict[str, str], *words: str) -> str:
@@ -50,13 +52,12 @@ def test_the_block_blocks(environment: dict[str, str], tmp_path: Path) -> None:
 def test_clean_decontaminate_enrich_filters_and_export(environment: dict[str, str], tmp_path: Path) -> None:
     source = tmp_path / "in"
     source.mkdir()
-    lines = [json.dumps({"id": f"en{n}", "text": story(n)}) for n in range(2500)]
+    lines = [json.dumps({"id": f"en{n}", "text": story(n, 250)}) for n in range(140)]
     lines += [json.dumps({"id": f"zh{n}", "text": "\n".join(f"{n}年{k}月，{CHINESE}" for k in range(6))}) for n in range(20)]
     (source / "a.jsonl").write_text("\n".join(lines))
     page = "".join(f"<p>{line}</p>" for line in story(9000).splitlines())
     (source / "b.html").write_text(f"<html><body><article>{page}</article></body></html>")
     (source / "c.py").write_text("".join(f"def name_{n}(value):\n    return value * {n}\n\n" for n in range(12)))
-    lianlu(environment, "clean", f"source={source}", "workers=2", "thresholds.alarm.max_cluster_share=1")
     items = tmp_path / "items.jsonl"
     question = "What has the old ferry near the harbour seen in that winter, and which letter told of it?"
     write_jsonl(items, [Document("t/1/question", question, meta={"task": "t", "item": "1", "part": "question"})])
@@ -64,7 +65,6 @@ def test_clean_decontaminate_enrich_filters_and_export(environment: dict[str, st
     recipe.write_text(f"""[steps.clean]
 source = "{source}"
 workers = 2
-thresholds.alarm.max_cluster_share = 1
 [steps.clear]
 stage = "decontaminate"
 data = "@clean"
@@ -85,5 +85,5 @@ pool = "@clear"
         lianlu(environment, "data", "export", "@clear", str(tmp_path / name))
     assert sum(1 for _ in read_documents(tmp_path / "all.parquet")) > 10
     log = (tmp_path / "log").read_text().splitlines()
-    assert "asked for" not in " ".join(log)
-    assert len(log) > 8  # more processes than commands: workers and the reader of pages were blocked as well
+    assert [line for line in log if "asked for" in line] == []
+    assert len(log) > 7  # more processes than commands: workers and the reader of pages were blocked as well

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import traceback
 
 _socket = socket.socket
 
@@ -24,9 +25,11 @@ def _refused(*_: object, **__: object) -> None:
 
 def _tell(what: str) -> None:
     with open(os.environ["NO_NETWORK_LOG"], "a", encoding="utf-8") as file:
-        file.write(f"{what} asked for\n")
+        places = " < ".join(f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_stack()[-3:-8:-1])
+        file.write(f"{what} asked for by {places}\n")
 
 
+socket.has_ipv6 = False  # urllib3 tries it out on this machine when it is imported
 socket.socket = Blocked  # type: ignore[misc]
 socket.create_connection = socket.getaddrinfo = socket.gethostbyname = _refused  # type: ignore[assignment]
 with open(os.environ["NO_NETWORK_LOG"], "a", encoding="utf-8") as log:
