@@ -24,6 +24,8 @@ from lianlu.core.errors import ArtifactError
 from lianlu.core.files import disk_errors, files_below, sha256_file, write_json, write_text
 from lianlu.core.store import LOGS, STEP, FileRecord, Store, digest_of, now, read_manifest
 from lianlu.data import forgotten
+from lianlu.data.cleaned import open_cleaned
+from lianlu.data.dedup.dedup_index import INDEX, write_index
 from lianlu.data.holders import Holder, Holders, find_holders
 from lianlu.data.scores.scored import SCORED
 from lianlu.data.without import chunk_without, decisions_file, documents_without, ledger_without, shard_without, table_without
@@ -83,7 +85,7 @@ def _rewrite(store: Store, holder: Holder, name: str) -> None:
             place = target / path.relative_to(artifact.path)
             place.parent.mkdir(parents=True, exist_ok=True)
             os.link(path, place)
-        made = set(_written(holder, target))
+        made = set(_written(holder, target)) | set(_indexed(store, holder, target))
         _record(holder, name, target)
         _write_manifest(holder, target, made | {RECORD})
         _swap(store, artifact.id)
@@ -107,6 +109,18 @@ def _written(holder: Holder, target: Path) -> Iterator[str]:
     for path in holder.ledgers:
         ledger_without(source / path, target / path, holder.names)
         yield path
+
+
+def _indexed(store: Store, holder: Holder, target: Path) -> Iterator[str]:
+    """Make the index for later corpora anew, which has ids and hashes of all documents; yields its files."""
+    folder = target / INDEX
+    if not folder.is_dir() or not holder.decisions:
+        return
+    shutil.rmtree(folder)  # its files are those of the artifact that is still in place
+    own = target / SCORED
+    scored = own if own.is_dir() else open_cleaned(store, holder.artifact.id)[0].scored
+    write_index(folder, scored, target)
+    yield from (str(path.relative_to(target)) for path in files_below(folder))
 
 
 def _record(holder: Holder, name: str, target: Path) -> None:

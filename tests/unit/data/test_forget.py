@@ -138,6 +138,10 @@ def test_what_remains_is_what_would_be_without_it(name: str, tokenizer_dir: Path
         assert contents(mine.path, ".parquet", ".bin").keys() == contents(theirs.path, ".parquet", ".bin").keys()
     assert shard.manifest.digest == fresh["shard"].manifest.digest
     assert list(read_documents(clean.path)) == list(read_documents(fresh["clean"].path))
+    index = contents(clean.path / "index", "")
+    assert index == contents(fresh["clean"].path / "index", "")
+    assert index
+    assert not any(b"doc7" in content for content in index.values())
     [ours], [wanted] = chunks_in(clean.path / SCORED), chunks_in(fresh["clean"].path / SCORED)
     assert ours.ids() == wanted.ids()
     for array in ("ends", "num_bytes", "exact", "bands"):
