@@ -77,14 +77,14 @@ def forget(
         bool, typer.Option("--apply", help="Write the files again without it; else only say which they are.")
     ] = False,
 ) -> None:
-    """Which documents, scores and shards hold this document; with --apply they are written again without it."""
+    """Which documents, scores and shards hold this document; --apply writes them again without it and lets it in no more."""
     from lianlu.core import console
     from lianlu.core.errors import DataError
     from lianlu.core.store import Store
     from lianlu.data.forget import forget as forget_document
 
     holders = forget_document(Store.locate(), name, apply)
-    if not holders.found:
+    if not (holders.found or holders.unfinished or apply):
         raise DataError(f"nothing here holds {name}", hint="give the id or the URL that the document had in its source")
     rows = [[h.artifact.id, h.num_documents, h.num_tokens, " ".join(h.files)] for h in holders.found]
     console.table(["artifact", "documents", "tokens", "files rewritten" if apply else "files to rewrite"], rows)
@@ -93,6 +93,12 @@ def forget(
     for path in holders.unsearched:
         console.warn(f"{path} has no index of its documents and was not searched: make it again")
     for source in holders.outside:
-        console.warn(f"{source} still holds it: a run that reads it again brings the document back")
+        console.warn(f"{source} may still hold it: runs of this store leave it out, other programs do not")
+    for folder, chunks in holders.unfinished.items():
+        console.out(f"{folder}, not finished: {len(chunks)} chunks {'are' if apply else 'would be'} made anew without it")
+    for folder in holders.at_work:
+        console.warn(f"{folder} is being made and has read the list before: run this again when it has ended")
     if not apply:
-        console.out("nothing was changed; --apply rewrites")
+        console.out("nothing was changed; --apply rewrites, and puts it on the list of what is not read again")
+    elif not holders.found:
+        console.out(f"nothing here holds {name}; it is on the list of what is not read")

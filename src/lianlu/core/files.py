@@ -12,11 +12,21 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from lianlu.core.errors import ArtifactError
+
+_HINTS = {
+    errno.ENOSPC: "the disk is full: free some space and run again; finished steps are kept",
+    errno.EDQUOT: "your disk quota is used up: free some space and run again",
+    errno.EFBIG: "files may not be that large here (ulimit -f, or the file system): allow larger ones and run again",
+    errno.EACCES: "you may not write there: choose another folder with LIANLU_HOME",
+    errno.EROFS: "the file system is read-only: choose another folder with LIANLU_HOME",
+}
+_NEARLY_FULL_BYTES = 1 << 20
 
 
 @contextlib.contextmanager
@@ -25,13 +35,35 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hint = {
-            errno.ENOSPC: "the disk is full: free some space and run again; finished steps are kept",
-            errno.EDQUOT: "your disk quota is used up: free some space and run again",
-            errno.EACCES: "you may not write there: choose another folder with LIANLU_HOME",
-            errno.EROFS: "the file system is read-only: choose another folder with LIANLU_HOME",
-        }.get(error.errno or 0, "check the path and the disk, then run again")
-        raise ArtifactError(f"cannot write {path}: {error.strerror or error}", hint=hint) from error
+        number = errno.ENOSPC if _is_full(error, path) else error.errno or 0
+        reason = error.strerror or (os.strerror(number) if number else str(error))
+        hint = _HINTS.get(number, "check the path and the disk, then run again")
+        raise ArtifactError(f"cannot write {path}: {reason}", hint=hint) from error
+
+
+@contextlib.contextmanager
+def full_disk_errors(path: Path) -> Iterator[None]:
+    """The same for a block that reads as well: only a disk, a quota or a file that is full is taken for its fault."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and not _is_full(error, path):
+            raise
+        with disk_errors(Path(error.filename or path)):
+            raise
+
+
+def _is_full(error: OSError, path: Path) -> bool:
+    """Whether an error without a number (numpy's, when it could not write all) comes from a full disk."""
+    folder = next((folder for folder in (path, *path.parents) if folder.is_dir()), None)
+    return error.errno is None and folder is not None and shutil.disk_usage(folder).free < _NEARLY_FULL_BYTES
+
+
+def reserve(path: Path, num_bytes: int) -> None:
+    """Take the space for a file that is to be mapped and written: without it, a full disk kills the process that writes."""
+    with open(path, "ab") as file:
+        if num_bytes:
+            os.posix_fallocate(file.fileno(), 0, num_bytes)
 
 
 @contextlib.contextmanager
@@ -70,9 +102,9 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_json(value: Any) -> str:
-    """SHA-256 of a JSON value in canonical form, as hex."""
+    """SHA-256 of a JSON value in canonical form, as hex; names of files may hold bytes that are no UTF-8."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -107,10 +139,19 @@ class DigestCache:
         return str(known[2])
 
     def tree(self, path: Path) -> str:
-        """Digest of a file, or of a folder as the list of its relative names and contents."""
+        """Digest of a file, or of a folder as the list of its relative names and contents.
+
+        A file in a folder that cannot be read counts by the reason; a stage that needs it will say so.
+        """
         if path.is_file():
             return self.file(path)
-        return sha256_json([[str(item.relative_to(path)), self.file(item)] for item in files_below(path)])
+        return sha256_json([[str(item.relative_to(path)), self._file_or_reason(item)] for item in files_below(path)])
+
+    def _file_or_reason(self, path: Path) -> str:
+        try:
+            return self.file(path)
+        except OSError as error:
+            return f"unreadable: {error.strerror}"
 
     def save(self) -> None:
         """Keep what was learned."""

@@ -14,22 +14,24 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
 from lianlu.core import console
-from lianlu.core.config import AnyArtifact, Config, Table
+from lianlu.core.config import AnyArtifact, Aside, Config, Table
 from lianlu.core.errors import DataError
 from lianlu.core.files import write_json
 from lianlu.core.stage import Estimate
 from lianlu.core.store import Output
 from lianlu.data.dedup import line_dedup
 from lianlu.data.dedup.dedup_index import INDEX, write_index
+from lianlu.data.forgotten import forgotten_at
 from lianlu.data.read.html_extractor import Name as ExtractorName
 from lianlu.data.read.python_source import list_python
 from lianlu.data.read.raw import CONTAINERS
 from lianlu.data.read.sources import Listing, expand, list_files
+from lianlu.data.read.unreadable import Unreadable
 from lianlu.data.report.page import REPORT, write_data_report
 from lianlu.data.rules.assets import Assets
 from lianlu.data.rules.thresholds import Thresholds, shipped, with_shipped
@@ -82,6 +84,8 @@ class CleanConfig(Config):
     """Fields of a JSONL line that may hold the text, in order of preference."""
     max_document_bytes: int = Field(50_000_000, gt=0)
     """Files, records and JSONL lines above this size are rejected."""
+    max_bad: Annotated[float, Aside()] = Field(0.1, ge=0)
+    """Stop if more cannot be read: below 1 a share of what was read so far, from 1 on a count. All are in rejected.jsonl."""
     extractor: ExtractorName = "trafilatura"
     """What takes articles out of pages; the others are extras that have to be installed."""
     blocked_domains: str = ""
@@ -173,6 +177,7 @@ def _scored(config: CleanConfig, out: Output) -> Corpus:
         html_limit_s=config.html_limit_s,
         extractor=config.extractor,
         assets=Assets(config.blocked_domains, config.unsafe_words, config.filters, config.model),
+        forgotten=forgotten_at(out.path),
     )
     before = Path(config.scores) / SCORED
     if config.scores and _read(before / SETTINGS) == settings.fingerprint():
@@ -184,14 +189,32 @@ def _scored(config: CleanConfig, out: Output) -> Corpus:
     packed = any(raw.kind in CONTAINERS and not raw.file.endswith((".jsonl", ".ndjson")) for raw in listing.raws)
     workers = _num_workers(config) if listing.num_bytes > SERIAL_BYTES else 1
     chunks = []
+    bad = Unreadable(config.max_bad)
     started = time.monotonic()
     with console.progress("clean", total=None if packed else listing.num_bytes / 1e6, unit="MB") as bar:
         for number, done in run_all(folder, chunked(raws), settings, workers):
             chunks.append(Chunk(folder, number))
+            _count_bad(bad, chunks[-1], out)
             bar.advance(sum(raw.num_bytes for raw in done) / 1e6, documents=sum(map(len, chunks)))
         out.figures["megabytes_per_s"] = round(bar.done / max(time.monotonic() - started, 1e-9), 3)
+    _count_bad(bad, None, out)
     write_json(folder / SETTINGS, settings.fingerprint())
     return Corpus(folder, chunks, workers)
+
+
+def _count_bad(bad: Unreadable, chunk: Chunk | None, out: Output) -> None:
+    """Count what could not be read of a chunk, or see to it that all of it is not too much. Raises: DataError if it is."""
+    try:
+        if chunk is not None:
+            bad.add(chunk.summary["counts"]["read"]["documents_in"], chunk.summary["rejected"])
+        else:
+            bad.end()
+    except DataError:
+        jsonl.write_values(out.path / "rejected.jsonl", bad.rejected)
+        raise
+    if chunk is None and bad.count:
+        listed = ", ".join(f"{rule} {count:,}" for rule, count in bad.rules.most_common())
+        console.warn(f"{bad.count:,} of {bad.num_records:,} records could not be read ({listed}): see rejected.jsonl")
 
 
 def _listing(config: CleanConfig) -> Listing:

@@ -6,6 +6,9 @@ source. So the recipe goes on from the rewritten data, and what was made from ot
 does not depend on the other documents, so a rewritten one has the bytes of one made without the document. Each artifact is
 replaced as a whole: a killed run is finished by the same command. `logs/forgotten.jsonl` in it records what was done.
 
+A clean stage that was killed loses the chunks that hold the document and makes them anew without it. And the document goes on the
+list of the store (`forgotten`), first of all, so that a run which reads the same source again leaves it out.
+
 Nothing packs sequences on disk: training packs while it reads shards. Models cannot be rewritten; they are listed.
 """
 
@@ -19,8 +22,12 @@ from pathlib import Path
 
 from lianlu.core.errors import ArtifactError
 from lianlu.core.files import disk_errors, files_below, sha256_file, write_json, write_text
-from lianlu.core.store import LOGS, FileRecord, Store, digest_of, now, read_manifest
+from lianlu.core.store import LOGS, STEP, FileRecord, Store, digest_of, now, read_manifest
+from lianlu.data import forgotten
+from lianlu.data.cleaned import open_cleaned
+from lianlu.data.dedup.dedup_index import INDEX, write_index
 from lianlu.data.holders import Holder, Holders, find_holders
+from lianlu.data.scores.scored import SCORED
 from lianlu.data.without import chunk_without, decisions_file, documents_without, ledger_without, shard_without, table_without
 
 RECORD = f"{LOGS}/forgotten.jsonl"
@@ -36,13 +43,35 @@ def forget(store: Store, name: str, apply: bool = False) -> Holders:
     if not apply:
         return find_holders(store, name)
     with store.lock(FOLDER):
+        forgotten.add(store.root, name)
         _finish(store)
         holders = find_holders(store, name)
         # shards first: they may know a document only by the name that documents give it
         for holder in sorted(holders.found, key=lambda holder: not holder.shards):
             _rewrite(store, holder, name)
+        for folder, chunks in holders.unfinished.items():
+            with store.lock(folder.name):
+                _make_anew(folder, chunks)
         shutil.rmtree(store.root / FOLDER, ignore_errors=True)
     return holders
+
+
+def _make_anew(folder: Path, chunks: list[int]) -> None:
+    """Leave of a killed clean stage the chunks without the document alone: all else is made of them."""
+    bases = {f"{number:05d}" for number in chunks}
+    with disk_errors(folder):
+        for path in sorted(folder.iterdir()):
+            if path.name in (SCORED, STEP):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        for path in sorted(
+            (folder / SCORED).iterdir(), key=lambda path: path.suffix != ".json"
+        ):  # what says it is whole goes first
+            if path.name.partition(".")[0] in ("", *bases):
+                path.unlink()
 
 
 def _rewrite(store: Store, holder: Holder, name: str) -> None:
@@ -56,7 +85,7 @@ def _rewrite(store: Store, holder: Holder, name: str) -> None:
             place = target / path.relative_to(artifact.path)
             place.parent.mkdir(parents=True, exist_ok=True)
             os.link(path, place)
-        made = set(_written(holder, target))
+        made = set(_written(holder, target)) | set(_indexed(store, holder, target))
         _record(holder, name, target)
         _write_manifest(holder, target, made | {RECORD})
         _swap(store, artifact.id)
@@ -80,6 +109,18 @@ def _written(holder: Holder, target: Path) -> Iterator[str]:
     for path in holder.ledgers:
         ledger_without(source / path, target / path, holder.names)
         yield path
+
+
+def _indexed(store: Store, holder: Holder, target: Path) -> Iterator[str]:
+    """Make the index for later corpora anew, which has ids and hashes of all documents; yields its files."""
+    folder = target / INDEX
+    if not folder.is_dir() or not holder.decisions:
+        return
+    shutil.rmtree(folder)  # its files are those of the artifact that is still in place
+    own = target / SCORED
+    scored = own if own.is_dir() else open_cleaned(store, holder.artifact.id)[0].scored
+    write_index(folder, scored, target)
+    yield from (str(path.relative_to(target)) for path in files_below(folder))
 
 
 def _record(holder: Holder, name: str, target: Path) -> None:

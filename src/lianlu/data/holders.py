@@ -59,7 +59,8 @@ class Holders:
     """All that holds a document.
 
     `learned`: models made from it, which cannot be rewritten; `unsearched`: shards without an index; `outside`: raw files that
-    it may be read from again.
+    it may be read from again; `unfinished`: folders of clean stages that were killed, with the chunks in them that hold it;
+    `at_work`: clean stages that run now.
     """
 
     name: str
@@ -67,6 +68,8 @@ class Holders:
     learned: list[Artifact]
     unsearched: list[Path]
     outside: list[str]
+    unfinished: dict[Path, list[int]] = field(default_factory=dict)
+    at_work: list[Path] = field(default_factory=list)
 
 
 def find_holders(store: Store, name: str) -> Holders:
@@ -84,7 +87,21 @@ def find_holders(store: Store, name: str) -> Holders:
         holder.ledgers = [path for path in _ledgers(holder.artifact) if mentions(holder.artifact.path / path, holder.names)]
     _find_decisions(store, holders)
     found = [holder for holder in holders.values() if holder.files]
-    return Holders(name, found, _learned(nodes, found), unsearched, _outside(found))
+    folders = [folder for folder in store.unfinished() if (folder / SCORED).is_dir()]
+    at_work = [folder for folder in folders if store.is_locked(folder.name)]
+    chunks = {folder: _chunks_with(folder, name) for folder in folders if folder not in at_work}
+    unfinished = {folder: own for folder, own in chunks.items() if own}
+    return Holders(name, found, _learned(nodes, found), unsearched, _outside(found), unfinished, at_work)
+
+
+def _chunks_with(folder: Path, name: str) -> list[int]:
+    """The numbers of the finished chunks of a killed clean stage that hold a document, or tell that it could not be read."""
+    numbers = []
+    for path in sorted((folder / SCORED).glob("?????.json")):
+        base = path.with_name(path.name.removesuffix(".json") + DOCUMENTS)
+        if mentions(path, {name}) or any(rows_meant(base, {name}, {name})):
+            numbers.append(int(path.stem))
+    return numbers
 
 
 def _find_documents(holders: list[Holder], name: str) -> None:

@@ -123,7 +123,7 @@ def read_parquet(path: Path) -> Iterator[Document]:
 
     try:
         with pq.ParquetFile(path) as file:
-            _check_schema(path, file.schema_arrow)
+            check_schema(path, file.schema_arrow)
             start = 1
             for batch in file.iter_batches(batch_size=ROWS_PER_GROUP):
                 names = batch.schema.names
@@ -139,7 +139,8 @@ def read_parquet(path: Path) -> Iterator[Document]:
         ) from error
 
 
-def _check_schema(path: Path, schema: Any) -> None:
+def check_schema(path: Path, schema: Any) -> None:
+    """See to it that a Parquet file holds documents that can be read. Raises: DataError that says why not."""
     stamp = schema.metadata or {}
     kind = stamp.get(b"lianlu", b"documents").decode("utf-8", "replace")
     if kind != "documents":

@@ -12,6 +12,7 @@ from typing import Any
 import lianlu
 from lianlu.core import console, machine, processes
 from lianlu.core.config import Config, canonical
+from lianlu.core.files import full_disk_errors
 from lianlu.core.store import Artifact, Output, Store, now
 from lianlu.recipe.inputs import Resolved, resolve_step
 from lianlu.recipe.recipe import Recipe, Step
@@ -74,7 +75,7 @@ def _make(step: Step, resolved: Resolved, store: Store, around: Around | None) -
     started, began = now(), time.monotonic()
     machine.release_memory()
     machine.reset_peak_memory()
-    with nullcontext() if around is None else around(resolved.config, out.path):
+    with full_disk_errors(out.path), nullcontext() if around is None else around(resolved.config, out.path):
         step.stage.function("run")(resolved.config, out)
     draft: dict[str, Any] = {
         "id": resolved.artifact_id,

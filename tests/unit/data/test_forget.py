@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -12,9 +13,13 @@ import pytest
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 
+from lianlu.core.errors import ArtifactError
 from lianlu.core.store import Artifact, InputRecord, Output, Store, damaged_files, now
+from lianlu.data import clean as clean_stage
 from lianlu.data import forget as module
+from lianlu.data import forgotten
 from lianlu.data.forget import forget
+from lianlu.data.scores import scored
 from lianlu.data.scores.decisions import read_decision
 from lianlu.data.scores.scored import SCORED, chunks_in
 from lianlu.formats.documents import Document, read_documents, write_documents, write_jsonl
@@ -133,6 +138,10 @@ def test_what_remains_is_what_would_be_without_it(name: str, tokenizer_dir: Path
         assert contents(mine.path, ".parquet", ".bin").keys() == contents(theirs.path, ".parquet", ".bin").keys()
     assert shard.manifest.digest == fresh["shard"].manifest.digest
     assert list(read_documents(clean.path)) == list(read_documents(fresh["clean"].path))
+    index = contents(clean.path / "index", "")
+    assert index == contents(fresh["clean"].path / "index", "")
+    assert index
+    assert not any(b"doc7" in content for content in index.values())
     [ours], [wanted] = chunks_in(clean.path / SCORED), chunks_in(fresh["clean"].path / SCORED)
     assert ours.ids() == wanted.ids()
     for array in ("ends", "num_bytes", "exact", "bands"):
@@ -243,3 +252,85 @@ def test_shards_without_an_index_are_named(tokenizer_dir: Path, tmp_path: Path) 
     for path in paths:
         index_path(path).unlink()
     assert forget(store, URL).unsearched == paths
+
+
+def test_another_run_on_the_same_source_leaves_it_out_and_says_so_without_naming_it(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    write_jsonl(tmp_path / "in" / "a.jsonl", documents())
+    (tmp_path / "in" / "b.md").write_text(f"---\nurl: https://example.org/note\n---\n{text(90)}")
+    (tmp_path / "in" / "c.txt").write_text(text(91))
+    store = Store(tmp_path / "store")
+    for name in (URL, "doc8", "https://example.org/note", "c.txt", "not here yet"):
+        forget(store, name, apply=True)
+    clean = {"stage": "clean", "source": str(tmp_path / "in"), "rules": RULES, "workers": 1}
+    [result] = run_recipe(build_recipe("test", {"steps": {"clean": clean}}), store)
+    path = result.artifact.path
+    kept = [document.id for document in read_documents(path)]
+    # the same text under another address is another document
+    assert not {"doc7", "doc8", "b.md", "c.txt"} & set(kept)
+    assert {"doc6", "doc9", "again"} <= set(kept)
+    records = [json.loads(line) for line in (path / "rejected.jsonl").read_text().splitlines()]
+    gone = [record for record in records if record["rule"].endswith(".forgotten")]
+    assert sorted(record["rule"] for record in gone) == ["extract.forgotten", *["read.forgotten"] * 3]
+    assert all(record["excerpt"] == record["path"] == "" and record["id"].startswith("sha256:") for record in gone)
+    for word in (b"doc8", b"stone8 ", b"page/7", b"example.org/note", b"c.txt"):
+        assert not any(word in file.read_bytes() for file in path.rglob("*.json*"))
+    assert b"doc8" not in (store.root / "forgotten.jsonl").read_bytes()
+    assert funnel_adds_up(path)
+    lines = (store.root / "forgotten.jsonl").read_text().splitlines()
+    assert len(lines) == 5
+    forget(store, "doc8", apply=True)
+    assert (store.root / "forgotten.jsonl").read_text().splitlines() == lines
+
+
+def funnel_adds_up(path: Path) -> bool:
+    steps = json.loads((path / "funnel.json").read_text())["steps"]
+    taken = [sum(rule["documents"] for rule in step["rules"].values()) for step in steps]
+    return all(step["documents_in"] - own == step["documents_out"] for step, own in zip(steps, taken, strict=True))
+
+
+def test_a_line_that_is_taken_off_the_list_lets_it_in_again_and_a_damaged_list_stops_the_run(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    forget(store, "doc1", apply=True)
+    assert forgotten.read(store.root).verdict(Document("doc1~2", "")) is not None
+    listed = store.root / forgotten.LIST
+    listed.write_text(
+        "".join(line for line in listed.read_text().splitlines(True) if hashlib.sha256(b"doc1").hexdigest() not in line)
+    )
+    assert forgotten.read(store.root).verdict(Document("doc1", "")) is None
+    listed.write_text('{"sha')
+    with pytest.raises(ArtifactError, match=r"cannot read .*forgotten\.jsonl"):
+        forgotten.forgotten_at(store.root / "work" / "clean-1")
+
+
+def test_a_killed_clean_stage_makes_what_holds_it_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [Document(f"doc{n}", f"{text(n)} " * 40, url=f"https://example.org/page/{n}") for n in range(100)]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    store = Store(tmp_path / "store")
+    clean = {"stage": "clean", "source": str(tmp_path / "a.jsonl"), "rules": ["exact_dedup"], "workers": 1}
+    recipe = build_recipe("test", {"steps": {"clean": clean}})
+    with monkeypatch.context() as patch:
+        patch.setattr(scored, "CHUNK_BYTES", 300_000)
+        patch.setattr(clean_stage, "write_index", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run_recipe(recipe, store)
+        [work] = store.unfinished()
+        assert forget(store, URL).unfinished == {work: [0]}
+        forget(store, URL, apply=True)
+        assert not (work / "part-00000.parquet").exists()
+        assert sorted({path.name[:5] for path in (work / SCORED).iterdir()})[0] == "00001"
+        assert (work / ".step").is_file()
+    with monkeypatch.context() as patch:
+        patch.setattr(scored, "CHUNK_BYTES", 300_000)
+        [result] = run_recipe(recipe, store)
+    assert [document.id for document in read_documents(result.artifact.path)] == [f"doc{n}" for n in range(100) if n != 7]
+    assert forget(store, URL).found == []
+
+
+def test_a_stage_at_work_is_named(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    work = store.work("clean-1", "clean")
+    (work / SCORED).mkdir()
+    with store.lock("clean-1"):
+        assert forget(store, URL).at_work == [work]
+    assert forget(store, URL).at_work == []

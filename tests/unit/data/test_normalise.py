@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import unicodedata
 
 import pytest
@@ -56,3 +57,14 @@ def test_languages_have_a_probability(text: str, lang: str) -> None:
     assert found == lang
     assert 0.5 < probability <= 1
     assert 0 <= identify("")[1] <= 1
+
+
+@given(st.text(st.sampled_from("a \t\n\u3000"), max_size=60))
+def test_space_goes_at_the_end_of_lines_alone(text: str) -> None:
+    kept = "\n".join(line.rstrip() for line in text.split("\n"))
+    assert normalise(text) == re.sub("\n{4,}", "\n\n\n", kept).strip("\n")
+
+
+def test_blanks_by_the_megabyte_are_passed_once() -> None:
+    for blank in (" ", "\t", "\u3000"):
+        assert normalise(blank * 3_000_000 + "x") == blank * 3_000_000 + "x"  # took an hour where each blank was tried

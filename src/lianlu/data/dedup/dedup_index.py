@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lianlu.core.errors import DataError
-from lianlu.core.files import disk_errors, write_json
+from lianlu.core.files import disk_errors, reserve, write_json
 from lianlu.data.dedup.duplicates import Place
 from lianlu.data.dedup.near_dedup import (
     MAX_COMPARED,
@@ -256,8 +256,10 @@ def _halves(exact: npt.NDArray[np.uint8]) -> tuple[Hashes, Hashes]:
 
 
 def _created(path: Path, kind: Any, shape: tuple[int, ...]) -> Any:
-    """A new array on disk."""
-    return np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
+    """A new array on disk, its space taken beforehand: writing to a map kills the process where the disk is full."""
+    made = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
+    reserve(path, path.stat().st_size)
+    return made
 
 
 def _as_array(raw: Path, path: Path, kind: Any) -> None:

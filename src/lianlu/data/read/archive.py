@@ -35,6 +35,7 @@ from lianlu.formats.documents import Document
 
 MAX_RATIO, FREE_BYTES = 200, 1 << 30
 """Unpacked bytes for each packed one, counted once this much has been unpacked: text packs to a fifth, a bomb to a thousandth."""
+MAX_HEADER_BYTES = 1 << 20
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, OSError, zlib.error, lzma.LZMAError,
            zstandard.ZstdError, NotImplementedError, RuntimeError, ValueError, OverflowError)  # fmt: skip
 _SUFFIX = re.compile(r"\.(?:zip|tgz|tar(?:\.\w+)?)$", re.IGNORECASE)
@@ -189,6 +190,17 @@ class _Zip(_Archive):
         return content
 
 
+class _Header(tarfile.TarInfo):
+    """A member's header. One that says that its long name or its further fields take megabytes would be read into memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        found = super().frombuf(buf, encoding, errors)
+        if found.size > MAX_HEADER_BYTES and found.type not in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE):
+            raise tarfile.ReadError(f"a header of {found.size:,} bytes")
+        return found
+
+
 class _Tar(_Archive):
     is_stream = True
 
@@ -222,7 +234,7 @@ def _opened(raw: Raw) -> Iterator[_Archive]:
             yield _Zip(stack.enter_context(zipfile.ZipFile(path)), raw.num_bytes)
         else:
             stream = stack.enter_context(_unpacked(path))
-            yield _Tar(stack.enter_context(tarfile.open(fileobj=stream, mode="r|")), raw.num_bytes)
+            yield _Tar(stack.enter_context(tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header)), raw.num_bytes)
 
 
 @contextlib.contextmanager

@@ -1,20 +1,17 @@
 """From raw bytes to documents: encodings, HTML, PDF, Markdown, source code, notebooks, package metadata; runs in the workers.
 
-Text is UTF-8, or UTF-16 with a byte order mark; Python sources may name their own encoding (PEP 263). What cannot be
-read gives a verdict with a reason, never an exception.
+What cannot be read gives a verdict with a reason, never an exception.
 """
 
 from __future__ import annotations
 
-import codecs
-import io
-import tokenize
 from dataclasses import replace
 from pathlib import Path
 
 from lianlu.data.code.notebook import to_markdown
 from lianlu.data.code.source_file import path_of
 from lianlu.data.read import front_matter, html_head, pdf, sources
+from lianlu.data.read.encodings import decoded
 from lianlu.data.read.html_extractor import HtmlExtractor
 from lianlu.data.read.media import marked
 from lianlu.data.read.python_source import module_documents, package_document
@@ -23,8 +20,6 @@ from lianlu.data.rules.thresholds import Verdict
 from lianlu.formats.documents import Document
 
 NOTEBOOK = "jupyter"
-_SNIFFED_BYTES = 8192
-_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read(raw: Raw, max_bytes: int) -> bytes | str | Verdict:
@@ -43,29 +38,7 @@ def read(raw: Raw, max_bytes: int) -> bytes | str | Verdict:
         return Verdict("read.empty", 0, 1)
     if raw.kind in (sources.HTML, sources.PDF):
         return content
-    return _decode(content, raw.lang)
-
-
-def _decode(content: bytes, lang: str) -> str | Verdict:
-    encoding = "utf-8-sig"
-    if content.startswith(_UTF16_MARKS):
-        encoding = "utf-16"
-    elif b"\0" in content[:_SNIFFED_BYTES]:
-        return Verdict("read.binary", content.index(b"\0"), "no zero byte")
-    elif lang == "python":
-        encoding = _declared(content)
-    try:
-        return content.decode(encoding)
-    except UnicodeDecodeError as error:
-        return Verdict("read.encoding", f"byte {error.start}", encoding.removesuffix("-sig"))
-
-
-def _declared(content: bytes) -> str:
-    """The encoding a Python source declares; UTF-8 if it declares nonsense."""
-    try:
-        return tokenize.detect_encoding(io.BytesIO(content).readline)[0]
-    except SyntaxError:
-        return "utf-8-sig"
+    return decoded(content, raw.lang)
 
 
 def documents(raw: Raw, content: bytes | str, pages: HtmlExtractor) -> list[Document] | Verdict:

@@ -15,7 +15,8 @@ _CONTROLS = re.compile(
     "[\x00-\x08\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
 _LOOSE_JOINERS = re.compile("(?:(?<=[\x00-\x7f])|^)[\u200c\u200d]+|[\u200c\u200d]+(?=[\x00-\x7f]|$)")
-_TRAILING_SPACE = re.compile(r"[^\S\n]+$", re.MULTILINE)
+# a run is tried once, at its beginning: tried at every place of it, a mebibyte of spaces would take an hour
+_TRAILING_SPACE = re.compile(r"(?<![^\S\n])[^\S\n]++$", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n{4,}")
 
 

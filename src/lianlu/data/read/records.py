@@ -1,7 +1,8 @@
 """Records out of JSONL (plain, gzip, Zstandard) and Parquet files, one by one; WanJuan's format is JSONL like any other.
 
 A bad line, and where a truncated file breaks off, is a rejection with its number; what came before it is kept. A line
-above the limit is never held whole, so that a file which unpacks to any size needs no memory.
+above the limit is never held whole, so that a file which unpacks to any size needs no memory. A cell of a Parquet file is held
+once, unpacked, before its size is known (the format allows two gibibytes); above the limit it goes no further.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from lianlu.data.read.raw import RECORD, Raw
 from lianlu.data.rules.thresholds import Verdict
 from lianlu.formats import documents, jsonl
 
+ROWS_AT_ONCE = 100
+"""Rows of a Parquet file that are unpacked at once."""
+
 
 def read(raw: Raw, text_fields: tuple[str, ...], max_bytes: int) -> Iterator[Raw]:
     """The records of one file, in order."""
     if raw.file.lower().endswith(".parquet"):
-        yield from _parquet(raw)
+        yield from _parquet(raw, max_bytes)
     else:
         yield from _jsonl(raw, text_fields, max_bytes)
 
@@ -46,15 +50,62 @@ def _as_row(item: jsonl.Record, text_fields: tuple[str, ...]) -> dict[str, Any]:
     return {**rest, "text": item.text}
 
 
-def _parquet(raw: Raw) -> Iterator[Raw]:
-    count = 0
+def _parquet(raw: Raw, max_bytes: int) -> Iterator[Raw]:
+    """The rows, group by group: a damaged group is a rejection, and those after it are read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = Path(raw.file)
     try:
-        for document in documents.read_parquet(Path(raw.file)):
-            count += 1
-            yield _record(raw, document, len(document.text.encode("utf-8", "replace")))
-    except DataError as error:
-        verdict = Verdict("read.damaged", error.message.replace(raw.file, raw.path), "a whole file")
-        yield Raw(f"{raw.path}#{count + 1}", RECORD, 0, path=raw.path, verdict=verdict)
+        with pq.ParquetFile(path) as file:
+            documents.check_schema(path, file.schema_arrow)
+            first = 1
+            for group in range(file.num_row_groups):
+                yield from _group(raw, file, group, first, max_bytes)
+                first += file.metadata.row_group(group).num_rows
+            if first == 1:
+                yield Raw(raw.id, RECORD, 0, path=raw.path, verdict=Verdict("read.empty", 0, 1))
+    except (DataError, pa.ArrowException, OSError, ValueError) as error:
+        yield _damaged(raw, f"{raw.path}#1", error)
+
+
+def _group(raw: Raw, file: Any, group: int, first: int, max_bytes: int) -> Iterator[Raw]:
+    """The rows of one group, the first of which is number `first` of its file."""
+    import pyarrow as pa
+
+    place = first
+    try:
+        for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, row_groups=[group]):
+            sizes = _sizes(batch)
+            for row in range(batch.num_rows):
+                name = f"{raw.path}#{place}"
+                if sizes[row] > max_bytes:  # a cell becomes a string of Python only if it is not too large
+                    yield Raw(name, RECORD, sizes[row], path=raw.path, verdict=Verdict("read.max_bytes", sizes[row], max_bytes))
+                else:
+                    (values,) = batch.slice(row, 1).to_pylist()
+                    document = documents.from_row(values, name)
+                    yield _record(raw, document, len(document.text.encode("utf-8", "replace")))
+                place += 1
+    except (pa.ArrowException, OSError, ValueError) as error:
+        yield _damaged(raw, f"{raw.path}#{place}", error)
+
+
+def _sizes(batch: Any) -> list[int]:
+    """How many bytes the longest cell of text has in each row."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    sizes = [0] * batch.num_rows
+    for field, column in zip(batch.schema, batch.columns, strict=True):
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type) or pa.types.is_binary(field.type):
+            sizes = list(map(max, sizes, pc.fill_null(pc.binary_length(column), 0).to_pylist()))
+    return sizes
+
+
+def _damaged(raw: Raw, name: str, error: Exception) -> Raw:
+    reason = error.message if isinstance(error, DataError) else (str(error).splitlines() or [type(error).__name__])[0]
+    verdict = Verdict("read.damaged", reason.replace(raw.file, raw.path)[:200], "a whole Parquet file with texts")
+    return Raw(name, RECORD, 0, path=raw.path, verdict=verdict)
 
 
 def _record(raw: Raw, document: documents.Document, num_bytes: int) -> Raw:

@@ -2,7 +2,8 @@
 
 Read by FastWARC, record by record, so that the size of an archive does not matter. Answers with HTML, plain text, Markdown or
 a PDF are read; every other answer (another type, a status that is not 200) is a rejection that says so. A truncated or
-damaged archive gives the records before the break and one rejection for the rest.
+damaged archive gives the records before the break and one rejection for the rest; those after the damage too, where the library
+finds its way on (after a header of any length, for one).
 
 Of a body no more is held or unpacked than the limit for documents: bodies are decoded here (`http_body`), not by the library.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lianlu.data.read.http_body import decoded, in_utf8
 from lianlu.data.read.raw import HTML, MARKDOWN, PDF, TEXT, Raw, rejected
@@ -29,24 +30,56 @@ TYPES = {
 
 def pages(raw: Raw, max_bytes: int) -> Iterator[Raw]:
     """The answers in one archive, in order."""
-    from fastwarc.warc import ArchiveIterator, WarcRecordType
-
     number = found = 0
-    try:
-        for number, record in enumerate(ArchiveIterator(Path(raw.file)), 1):
-            if record.headers.get("Content-Length") is None:
-                raise EOFError  # every record has one: its header breaks off
-            if record.record_type in (WarcRecordType.response, WarcRecordType.conversion):
-                found += 1
-                yield _page(raw, record, number, max_bytes)
-            elif record.reader.consume() < record.content_length:
-                raise EOFError
-    except (OSError, EOFError, ValueError) as error:
-        found += 1
-        reason = jsonl.damage(error).replace(raw.file, raw.path)[:200]
-        yield rejected(raw, f"{raw.path}#{number + 1}", Verdict("read.damaged", reason, "a whole archive"))
+    broken = False
+    for number, record in enumerate(_records(Path(raw.file)), 1):
+        page: Raw | None = None
+        try:
+            if isinstance(record, Exception):
+                raise record
+            page = _answer(raw, record, number, max_bytes)
+            broken = False
+        except (OSError, EOFError, ValueError) as error:
+            if broken:
+                break  # twice in a row: there is no way on
+            broken = True
+            reason = jsonl.damage(error).replace(raw.file, raw.path)[:200]
+            page = rejected(raw, f"{raw.path}#{number}", Verdict("read.damaged", reason, "a whole archive"))
+        if page is not None:
+            found += 1
+            yield page
     if not found:
         yield rejected(raw, raw.id, Verdict("read.empty", 0, 1))
+
+
+def _records(path: Path) -> Iterator[WarcRecord | Exception]:
+    """The records of an archive, and what went wrong where one could not be had; reading goes on after that if it can."""
+    from fastwarc.warc import ArchiveIterator
+
+    archive: Any = None
+    while True:
+        try:
+            archive = archive or ArchiveIterator(path)
+            record = next(archive, None)
+        except (OSError, EOFError, ValueError) as error:
+            yield error
+            continue
+        if record is None:
+            return
+        yield record
+
+
+def _answer(raw: Raw, record: WarcRecord, number: int, max_bytes: int) -> Raw | None:
+    """A record if it is an answer. Raises: EOFError if the archive breaks off in it."""
+    from fastwarc.warc import WarcRecordType
+
+    if record.headers.get("Content-Length") is None:
+        raise EOFError  # every record has one: its header breaks off
+    if record.record_type in (WarcRecordType.response, WarcRecordType.conversion):
+        return _page(raw, record, number, max_bytes)
+    if record.reader.consume() < record.content_length:
+        raise EOFError
+    return None
 
 
 def _page(raw: Raw, record: WarcRecord, number: int, max_bytes: int) -> Raw:

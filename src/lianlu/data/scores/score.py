@@ -18,6 +18,7 @@ import xxhash
 from lianlu.data.code import licences, source_file
 from lianlu.data.code.tokens import shingle_tokens
 from lianlu.data.dedup import near_dedup
+from lianlu.data.forgotten import Forgotten
 from lianlu.data.read import extract
 from lianlu.data.read.html_extractor import HtmlExtractor, Name
 from lianlu.data.read.normalise import normalise
@@ -49,6 +50,8 @@ class Settings:
     html_limit_s: float = 5.0
     extractor: Name = "trafilatura"
     assets: Assets = field(default_factory=Assets)
+    forgotten: Forgotten = field(default_factory=Forgotten)
+    """What is dropped unread; no part of the fingerprint, since `forget` takes it out of scores too."""
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be equal for scores to be equal, as JSON values."""
@@ -77,6 +80,9 @@ class Scored:
 def score(raw: Raw, settings: Settings, pages: HtmlExtractor, ledger: Ledger) -> Iterator[Scored]:
     """Read one raw thing and score the documents in it; what cannot be read goes to the ledger."""
     ledger.enter("read", raw.num_bytes)
+    if verdict := settings.forgotten.verdict(raw.document or raw):
+        ledger.drop("read", settings.forgotten.stub(verdict), verdict)
+        return
     with timed("read", raw.num_bytes):
         content = extract.read(raw, settings.max_bytes)
     if isinstance(content, Verdict):
@@ -96,6 +102,9 @@ def score(raw: Raw, settings: Settings, pages: HtmlExtractor, ledger: Ledger) ->
         if document.domain == CODE:
             document.lang = source_file.language(document)
         size = len(document.text.encode("utf-8", "replace"))
+        if verdict := settings.forgotten.verdict(document, "extract"):
+            ledger.drop("extract", settings.forgotten.stub(verdict), verdict)
+            continue
         ledger.leave("extract", size)
         ledger.enter("normalise", size)
         with timed("normalise", size):
