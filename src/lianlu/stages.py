@@ -10,7 +10,7 @@ STAGES: dict[str, Stage] = {
     "decontaminate": Stage("lianlu.data.decontaminate", "DecontaminateConfig", "documents"),
     "enrich": Stage("lianlu.data.enrich", "EnrichConfig", "documents"),
     "tokenizer": Stage("lianlu.tokenizer.train", "TokenizerConfig", "tokenizer"),
-    "shard": Stage("lianlu.data.shard", "ShardConfig", "shards", version=2),
+    "shard": Stage("lianlu.data.shard", "ShardConfig", "shards", version=3),
     "chat-data": Stage("lianlu.data.chat_data", "ChatDataConfig", "conversations"),
     "pretrain": Stage("lianlu.train.pretrain", "PretrainConfig", "checkpoint", distributed=True),
     "sft": Stage("lianlu.train.sft", "SftConfig", "adapter", distributed=True),
