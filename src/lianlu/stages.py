@@ -8,6 +8,7 @@ STAGES: dict[str, Stage] = {
     "clean": Stage("lianlu.data.clean", "CleanConfig", "documents", version=2),
     "eval-items": Stage("lianlu.eval.items", "ItemsConfig", "documents"),
     "decontaminate": Stage("lianlu.data.decontaminate", "DecontaminateConfig", "documents"),
+    "held-out": Stage("lianlu.data.held_out", "HeldOutConfig", "documents"),
     "enrich": Stage("lianlu.data.enrich", "EnrichConfig", "documents"),
     "tokenizer": Stage("lianlu.tokenizer.train", "TokenizerConfig", "tokenizer"),
     "shard": Stage("lianlu.data.shard", "ShardConfig", "shards", version=3),
