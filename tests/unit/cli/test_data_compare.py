@@ -20,9 +20,9 @@ def test_a_comparison_is_printed_as_a_recipe_then_run_and_found_again(
 ) -> None:
     draw = random.Random(0)
     words = ["stone", "river", "house", "light", "under", "seven"]
-    for name, files in (("train", 30), ("judge", 4)):
+    for name, count in (("train", 30), ("judge", 4)):
         (tmp_path / name).mkdir()
-        for number in range(files):
+        for number in range(count):
             (tmp_path / name / f"{number}.txt").write_text(" ".join(draw.choices(words, k=70)) + f" {name}")
     for name, limit in (("all", 100_000), ("some", 300_000)):
         text = f'source = "{tmp_path / "train"}"\nrules = []\nmax_document_bytes = {limit}\n'
