@@ -44,7 +44,7 @@ def run(
 
     loaded = _load(recipe, overrides, only)
     if dry_run:
-        console.out(_as_text(loaded))
+        console.out(as_text(loaded))
         return
     store = Store.locate()
     began = time.monotonic()
@@ -90,7 +90,7 @@ def _load(path: Path, overrides: list[str] | None, only: list[str] | None) -> Re
     return loaded.only(only) if only else loaded
 
 
-def _as_text(recipe: Recipe) -> str:
+def as_text(recipe: Recipe) -> str:
     """The resolved configuration of every step, defaults included, as TOML."""
     from lianlu.core.config import canonical
     from lianlu.recipe.toml_text import dump_toml

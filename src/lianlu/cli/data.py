@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lianlu.cli import data_files
+from lianlu.cli import data_compare, data_files
 
 if TYPE_CHECKING:
     from lianlu.data.cleaned import Cleaned
@@ -27,6 +27,7 @@ def add_verbs(app: typer.Typer) -> None:
     group.callback()(lambda: None)  # a group stays a group while it has one command
     group.command()(explain)
     group.command()(tune)
+    group.command()(data_compare.compare)
     data_files.add_verbs(group)
     app.add_typer(group, name="data", rich_help_panel=GROUP)
 

@@ -13,6 +13,7 @@ SUMMARIES = {
     "clean": "Raw text to clean documents: extraction, rules, deduplication, personal data.",
     "eval-items": "The items of evaluation tasks, as documents to search a corpus for.",
     "decontaminate": "Drop documents that hold evaluation items; planted items must be found.",
+    "held-out": "Documents to judge models on, by a hash of their ids; decontaminate takes them out of the rest.",
     "enrich": "More documents like given ones, topic by topic, out of a pool.",
     "repositories": "Join the files of each repository to Markdown, in order of their imports.",
     "tokenizer": "Train a byte-level BPE tokenizer on documents.",

@@ -54,7 +54,10 @@ class ShardConfig(Config):
     seed: int = 0
     """Decides the order of documents, not which are held out."""
     weighted: bool = False
-    """Take a document meta.weight times: 0 leaves it out, 1.5 takes every second one twice; held-out ones are never repeated."""
+    """Take a document meta.weight times: 0 leaves it out, 1.5 takes every second one twice; held-out ones are never repeated.
+
+    The other way is `tiers` of the pretrain stage, by meta.tier: it repeats nothing on disk. Both together count twice.
+    """
     max_weight: float = Field(4.0, gt=0)
     """Cap on weights: beyond four times, text teaches clearly less than new text would (arXiv 2305.16264)."""
     sequence_lengths: tuple[Annotated[int, Field(gt=0)], ...] = (2048, 8192)
@@ -110,19 +113,30 @@ class _Part:
 
 def _tokenised(file: Path, tokenizer: Tokenizer, end: int, target: Path) -> _Part:
     """Tokenise one file, or find it done."""
-    names = target.with_suffix(".json")
-    if not names.exists():
+    done = target.with_suffix(".json")
+    if not done.exists():
         rows: list[list[Any]] = []
         with console.progress("shard", unit="document") as bar, ShardWriter(target, tokenizer.vocab_size) as shard:
             for batch in _batches(read_documents(file)):
                 encoded = tokenizer.encode_batch([document.text for document in batch])
                 for document, tokens in zip(batch, encoded, strict=True):
                     shard.add([*tokens, end], text_bytes=len(document.text.encode("utf-8", "replace")))
-                    rows.append([document.id, document.url, document.source, document.meta.get("weight", 1)])
+                    names = [document.id, document.url, document.source, str(document.meta.get("tier") or "")]
+                    rows.append([*names, document.meta.get("weight", 1)])
                 bar.advance(len(batch), tokens=shard.num_tokens)
-        write_json(names, rows)
-    found = json.loads(names.read_text(encoding="utf-8"))
-    return _Part(open_shard(target), [Origin(*row[:3]) for row in found], [row[3] for row in found])
+        write_json(done, rows)
+    found = json.loads(done.read_text(encoding="utf-8"))
+    weights = [row[4] for row in found]
+    own = [float(weight) if _is_weight(weight) else 1.0 for weight in weights]
+    return _Part(
+        open_shard(target),
+        [Origin(row[0], row[1], row[2], row[3], weight) for row, weight in zip(found, own, strict=True)],
+        weights,
+    )
+
+
+def _is_weight(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
@@ -164,7 +178,7 @@ def _copies(parts: list[_Part], ids: list[str], config: ShardConfig) -> Longs:
     """How often each document is taken: the whole part of its weight, and once more by a hash of its id for the rest."""
     given = list(chain.from_iterable(part.weights for part in parts))
     for name, weight in zip(ids, given, strict=True):
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+        if not _is_weight(weight):
             raise DataError(f"document {name} has weight {weight!r}", hint="meta.weight is a number from 0 on")
     weights = np.minimum(np.array(given, dtype=np.float64), config.max_weight)
     whole = np.floor(weights)

@@ -1,6 +1,7 @@
 """From tokens of a shard back to documents: `train.documents.parquet` beside `train.bin`.
 
-A row for each document of the shard, in its order: id, url and source. A document that was taken several times has as many rows.
+A row for each document of the shard, in its order: id, url, source, quality tier and sampling weight (format 1 had neither of the
+last two). A document that was taken several times has as many rows.
 Parquet, so that any tool can read it; a look-up by token reads one row group, one by id reads one column.
 """
 
@@ -13,25 +14,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from lianlu.core.errors import DataError
 from lianlu.core.files import atomic_write
 from lianlu.formats.shards import TokenShard
 
-FORMAT = 1
+FORMAT = 2
 KIND = "shard-index"
 SUFFIX = ".documents.parquet"
 ROWS_PER_GROUP = 10_000
-COLUMNS = ("id", "url", "source")
+NAMES = ("id", "url", "source", "tier")
+COLUMNS = (*NAMES, "weight")
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The document that tokens come from."""
+    """The document that tokens come from; `tier` is its quality (high, moderate, low; empty: none was given)."""
 
     id: str
     url: str = ""
     source: str = ""
+    tier: str = ""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,8 @@ def write_index(shard: Path, origins: Iterable[Origin]) -> None:
     import pyarrow.parquet as pq
 
     stamp = {"lianlu": KIND, "format": str(FORMAT)}
-    schema = pa.schema([(name, pa.large_string()) for name in COLUMNS], metadata=stamp)
+    types = [(name, pa.large_string()) for name in NAMES]
+    schema = pa.schema([*types, ("weight", pa.float64())], metadata=stamp)
     rows = iter(origins)
     with atomic_write(index_path(shard)) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         while group := list(islice(rows, ROWS_PER_GROUP)):
@@ -100,6 +106,23 @@ def numbers_of(shard: TokenShard, names: Sequence[str], column: str = "id") -> l
     return found
 
 
+def tiers(shard: TokenShard) -> tuple[npt.NDArray[np.uint8], list[str]]:
+    """A number for each document, and the tier that each number means. Raises: DataError without an index.
+
+    At most 255 tiers; memory is a byte a document.
+    """
+    names: dict[str, int] = {}
+    found: list[npt.NDArray[np.uint8]] = []
+    with _open(shard) as file:
+        for group in range(file.num_row_groups if "tier" in file.schema_arrow.names else 0):
+            column = file.read_row_group(group, columns=["tier"])["tier"].combine_chunks().dictionary_encode()
+            known = [names.setdefault(name, len(names)) for name in column.dictionary.to_pylist()]
+            if len(names) > 255:
+                raise DataError(f"{shard.path} has over 255 tiers", hint="meta.tier is one of a few words such as high and low")
+            found.append(np.array(known, dtype=np.uint8)[column.indices.to_numpy()])
+    return (np.concatenate(found), list(names)) if found else (np.zeros(shard.num_documents, np.uint8), [""])
+
+
 def origins(shard: TokenShard) -> Iterator[Origin]:
     """The origins of all documents, in order. Raises: DataError without an index."""
     with _open(shard) as file:
@@ -112,8 +135,9 @@ def _tokens(shard: TokenShard, number: int) -> range:
 
 
 def _rows(file: Any, group: int) -> list[Origin]:
-    table = file.read_row_group(group, columns=list(COLUMNS))
-    return [Origin(*row) for row in zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)]
+    table = file.read_row_group(group)
+    there = [name for name in COLUMNS if name in table.column_names]
+    return [Origin(*row) for row in zip(*(table[name].to_pylist() for name in there), strict=True)]
 
 
 def _open(shard: TokenShard) -> Any:
@@ -130,7 +154,8 @@ def _open(shard: TokenShard) -> Any:
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path} is not a whole Parquet file", hint=again) from error
     stamp = file.schema_arrow.metadata or {}
-    if stamp.get(b"lianlu") != KIND.encode() or stamp.get(b"format") != str(FORMAT).encode():
+    readable = {str(number).encode() for number in range(1, FORMAT + 1)}
+    if stamp.get(b"lianlu") != KIND.encode() or stamp.get(b"format") not in readable:
         file.close()
         raise DataError(f"{path} is no index of a shard that this lianlu reads", hint="upgrade lianlu, or " + again)
     if file.metadata.num_rows != shard.num_documents:

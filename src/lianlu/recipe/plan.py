@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from lianlu.core import console
+from lianlu.core.config import Config
 from lianlu.core.stage import Estimate
 from lianlu.core.store import Artifact, Store
 from lianlu.recipe.inputs import PendingError, resolve_step
@@ -47,15 +48,16 @@ def _plan_step(step: Step, store: Store, done: dict[str, Artifact], past: Sequen
     artifact = store.find(resolved.artifact_id)
     if artifact:
         return Planned(step, "reuse", None, artifact.id), artifact
+    estimate = _estimate(step, past, resolved.config)
     if (store.root / "work" / resolved.artifact_id).is_dir():
-        return Planned(step, "continue", _estimate(step, past), "was stopped before it was finished"), None
-    return Planned(step, "run", _estimate(step, past), ""), None
+        return Planned(step, "continue", estimate, "was stopped before it was finished"), None
+    return Planned(step, "run", estimate, ""), None
 
 
-def _estimate(step: Step, past: Sequence[Artifact]) -> Estimate | None:
-    """What this very configuration took before, else the stage's own forecast."""
+def _estimate(step: Step, past: Sequence[Artifact], resolved: Config | None = None) -> Estimate | None:
+    """What this very configuration took before, else the stage's own forecast, from its inputs if they are there."""
     forecast = step.stage.function("estimate")
-    estimate: Estimate | None = forecast(step.config) if forecast else None
+    estimate: Estimate | None = forecast(resolved or step.config) if forecast else None
     for artifact in reversed(past):
         manifest = artifact.manifest
         if manifest.stage == step.stage_name and manifest.config == step.config.model_dump(mode="json"):

@@ -50,7 +50,7 @@ class Division:
 
     def _fits(self) -> bool:
         """Whether one epoch is enough for all: for the long parts in long documents, and together."""
-        total = self._source.shard.num_tokens
+        total = self._source.num_tokens
         for limit, tokens in self._long.items():
             if sum(part.tokens for part in self._parts if part.longer_than >= limit) > tokens:
                 return False

@@ -71,13 +71,20 @@ class Mixture:
 
 
 def mixtures(
-    sources: Sequence[Source], names: Sequence[str], phases: Sequence[Phase], seed: int
+    sources: Sequence[Source],
+    names: Sequence[str],
+    phases: Sequence[Phase],
+    seed: int,
+    weights: Sequence[Sequence[float]] = (),
 ) -> tuple[list[Mixture], list[str]]:
-    """What each phase draws from, and what a user should know about it: sources that cannot give what is asked of them."""
+    """What each phase draws from, and what a user should know about it: sources that cannot give what is asked of them.
+
+    `weights` are those of the sources in each phase (`portions.capped_weights`); none: as the phases say.
+    """
     notes: list[str] = []
     plans: list[list[Leaf]] = []
-    for phase in phases:
-        plans.append(_leaves(phase, sources, names, notes))
+    for number, phase in enumerate(phases):
+        plans.append(_leaves(phase, weights[number] if weights else weights_of(phase, sources), sources, names, notes))
     demands = [Quotas([leaf.weight for leaf in plan])(phase.num_tokens) for plan, phase in zip(plans, phases, strict=True)]
     streams: list[dict[int, DocumentStream]] = [{} for _ in phases]
     for index, source in enumerate(sources):
@@ -93,13 +100,15 @@ def mixtures(
 
 def weights_of(phase: Phase, sources: Sequence[Source]) -> list[float]:
     """The weights of the sources in a phase; where none are given, a source weighs what it holds."""
-    return list(phase.weights) or [float(source.shard.num_tokens) for source in sources]
+    return list(phase.weights) or [float(source.num_tokens) for source in sources]
 
 
-def _leaves(phase: Phase, sources: Sequence[Source], names: Sequence[str], notes: list[str]) -> list[Leaf]:
+def _leaves(
+    phase: Phase, weights: Sequence[float], sources: Sequence[Source], names: Sequence[str], notes: list[str]
+) -> list[Leaf]:
     """The streams of a phase; one of weight 0 is left out."""
     leaves: list[Leaf] = []
-    for index, weight in enumerate(weights_of(phase, sources)):
+    for index, weight in enumerate(weights):
         long_share = 1 - phase.short_share
         if phase.short_share and long_share and weight and not sources[index].tokens_longer_than(phase.short_length):
             long_share = 0.0
@@ -122,7 +131,7 @@ def _repetitions(
     totals = [0.0] * len(sources)
     for number, (mixture, demand) in enumerate(zip(made, demands, strict=True), 1):
         for leaf, stream, tokens in zip(mixture.leaves, mixture.streams, demand, strict=True):
-            totals[leaf.source] += tokens / sources[leaf.source].shard.num_tokens
+            totals[leaf.source] += tokens / sources[leaf.source].num_tokens
             if leaf.longer_than and tokens > SEVERAL_EPOCHS * stream.num_tokens:
                 times = tokens / stream.num_tokens
                 found.append(f"phase {number} reads the long documents of {names[leaf.source]} {times:.1f} times")

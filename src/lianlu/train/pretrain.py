@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, model_validator
 
 from lianlu.core.config import Checkpoint, Shards
 from lianlu.core.errors import ConfigError, LianluError
-from lianlu.core.stage import Estimate
+from lianlu.core.stage import Estimate, Table
 from lianlu.core.store import Output
 from lianlu.model.config import ModelConfig
 from lianlu.train.config import AdamW, CosineSchedule, Optim, Schedule, TrainConfig
@@ -26,7 +27,14 @@ from lianlu.train.phases import PhaseConfig, Timeline
 from lianlu.train.plan.forecast import Work, forecast, planned_bytes
 from lianlu.train.shape import ShapeConfig
 
+if TYPE_CHECKING:
+    from lianlu.train.portions import Portion
+
 USUAL_VOCABULARY = 8192
+JUDGED = "judged.jsonl"
+"""Beside the checkpoint, where `held_out` names a text: id, source, bytes and bits of every document of it."""
+Rate = Annotated[float, Field(ge=0)]
+Epochs = Annotated[float, Field(gt=0)]
 
 
 class PretrainConfig(TrainConfig):
@@ -38,6 +46,12 @@ class PretrainConfig(TrainConfig):
     """Shares of the sources in the tokens; empty: each by its size. A small source is repeated."""
     names: tuple[str, ...] = ()
     """What the sources are called in figures; empty: as the steps that made them."""
+    tiers: dict[str, dict[str, Rate]] = Field(default_factory=dict)
+    """By source and quality tier, how often a document is read beside others of its source: code = { high = 1, low = 0.1 }."""
+    max_epochs: Rate | dict[str, Epochs | dict[str, Epochs]] = 0.0
+    """How often anything is read at most, or by source, or by source and tier; others get the rest of its share. 0: no cap."""
+    held_out: Shards = ""
+    """Shards whose documents (train.bin) are judged in place of those that the sources hold out; each is told by itself."""
     model: ShapeConfig = ShapeConfig()
     """The shape of the model."""
     start: Checkpoint = ""
@@ -78,6 +92,10 @@ class PretrainConfig(TrainConfig):
                 raise ConfigError(message, hint="give one number for each folder of data, none below 0, one above")
         if self.names and (len(self.names) != count or len(set(self.names)) != count):
             raise ConfigError(f"names {list(self.names)} do not fit {count} sources", hint="give each its own name")
+        caps = self.max_epochs if isinstance(self.max_epochs, dict) else {}
+        if self.names and (unknown := sorted({*self.tiers, *caps} - set(self.names))):
+            message = f"tiers or max_epochs name {unknown[0]}, which is no source"
+            raise ConfigError(message, hint=f"the sources are {', '.join(self.names)}")
         if self.start and self.model != ShapeConfig():
             raise ConfigError("start and model are both given", hint="the checkpoint brings its shape: leave model out")
         _ = self.timeline
@@ -87,6 +105,11 @@ class PretrainConfig(TrainConfig):
     def folders(self) -> tuple[str, ...]:
         """The shard folders."""
         return (self.data,) if isinstance(self.data, str) else self.data
+
+    @property
+    def is_portioned(self) -> bool:
+        """Whether tiers or caps have a say in the mix."""
+        return bool(self.tiers or self.max_epochs)
 
     @property
     def timeline(self) -> Timeline:
@@ -106,7 +129,26 @@ def estimate(config: PretrainConfig) -> Estimate:
     known = known_model(config)
     model = known or config.model.as_model(USUAL_VOCABULARY, config.timeline.longest)
     planned = forecast(model, planned_work(config), config)
+    planned = replace(planned, tables=(*planned.tables, *_planned_mix(config)))
     return planned if known else replace(planned, basis=f"{planned.basis}, a vocabulary of {USUAL_VOCABULARY:,} assumed")
+
+
+def _planned_mix(config: PretrainConfig) -> tuple[Table, ...]:
+    """What is read of which portion, where tiers or caps have a say and the shards are there."""
+    from lianlu.train.portions import mix_table, shares
+
+    if not config.is_portioned or not all((Path(folder) / "train.bin").is_file() for folder in config.folders):
+        return ()
+    return (mix_table(shares(portions_of(config), config.timeline.phases)),)
+
+
+def portions_of(config: PretrainConfig) -> list[Portion]:
+    """What of the shards is weighted and capped by itself. Raises: DataError, ConfigError."""
+    from lianlu.formats.shards import open_shard
+    from lianlu.train.portions import folder_names, portions
+
+    shards = [open_shard(Path(folder) / "train.bin") for folder in config.folders]
+    return portions(shards, list(config.names) or folder_names(config.folders), config.tiers, config.max_epochs)
 
 
 def planned_work(config: PretrainConfig) -> Work:
@@ -143,6 +185,7 @@ def run(config: PretrainConfig, out: Output) -> None:
 
     Raises: DataError for bad shards, or a checkpoint that does not fit them.
     """
+    from lianlu.formats.jsonl import write_values
     from lianlu.tokenizer.tokenizer import Tokenizer
     from lianlu.train.checkpoint.describe import describe_run
     from lianlu.train.checkpoint.state import finish, finished
@@ -166,7 +209,10 @@ def run(config: PretrainConfig, out: Output) -> None:
     Loop(model, task, config, out, layout).run("pretrain")
     task.prepare(model, task.num_steps - 1)
     save_whole(model, out.path, layout.is_main)
+    judged = task.judged(model)
     if layout.is_main:
         tokenizer.save(out.path)
+        if judged:
+            write_values(out.path / JUDGED, judged)
         out.figures = {**task.figures(model, out), **out.figures}
         finish(out.path / RESUME, out.figures)

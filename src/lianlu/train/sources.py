@@ -6,19 +6,17 @@ else as the step that made it (`shard-en` is `en`), else as its folder.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lianlu.core.errors import DataError
+from lianlu.formats.shard_index import tiers
 from lianlu.formats.shards import TokenShard, open_shard
 from lianlu.tokenizer.tokenizer import Tokenizer
 from lianlu.train.packing import Segment
+from lianlu.train.portions import Portion, folder_names
 from lianlu.train.stream import Source, block_edges, document_segments, held_out_documents
-
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Corpus:
 
 
 def open_corpora(folders: Sequence[str], names: Sequence[str], max_held_out_tokens: int) -> list[Corpus]:
-    """The shard folders of a run; each gives its part of `max_held_out_tokens`.
+    """The shard folders of a run; each gives its part of `max_held_out_tokens` (0: none is held out).
 
     Raises: DataError for one that is missing, damaged or empty, or has another tokenizer than the first.
     """
@@ -64,16 +62,40 @@ def open_corpora(folders: Sequence[str], names: Sequence[str], max_held_out_toke
         separator = int(train.document(0)[-1])
         source = Source(train, separator, block_edges(train), first_document)
         first_document += train.num_documents
-        held_out = _held_out(Path(folder) / "held_out.bin", separator, max_held_out_tokens // len(folders))
+        held_out_path = Path(folder) / "held_out.bin"
+        if max_held_out_tokens:
+            held_out = _held_out(held_out_path, separator, max_held_out_tokens // len(folders))
+        else:
+            held_out = HeldOut(open_shard(held_out_path), [], 0, separator)
         corpora.append(Corpus(name, source, held_out))
     _require_one_vocabulary(folders, corpora)
     return corpora
 
 
-def folder_names(folders: Sequence[str]) -> list[str]:
-    """A name for each folder, made of letters, digits and underscores; numbers tell equal ones apart."""
-    found = [re.sub(r"\W+", "_", _name(Path(folder))).strip("_") or "source" for folder in folders]
-    return [name if found.count(name) == 1 else f"{name}_{found[: index + 1].count(name)}" for index, name in enumerate(found)]
+def portion_sources(corpora: Sequence[Corpus], own: Sequence[Portion]) -> list[Source]:
+    """What each portion streams from: the training text of its source, or the documents of one tier in it."""
+    found: list[Source] = []
+    for portion in own:
+        source = corpora[portion.source].train
+        if portion.tier is not None:
+            codes, known = tiers(source.shard)
+            source = replace(source, members=codes == known.index(portion.tier))
+        found.append(source)
+    return found
+
+
+def judged_text(folder: str, max_tokens: int, of: Corpus) -> HeldOut:
+    """The documents of another shards folder as held-out text for a run on `of`.
+
+    Raises: DataError if it is missing, damaged or empty, or has another tokenizer.
+    """
+    found = _held_out(Path(folder) / "train.bin", of.train.separator, max_tokens)
+    first, other = Tokenizer.load(of.train.shard.path.parent), Tokenizer.load(folder)
+    difference = vocabulary_difference(first, other) or vocabulary_difference(other, first)
+    if difference:
+        message = f"{folder} and {of.name} were made with different tokenizers: {difference}"
+        raise DataError(message, hint="make all shards with one tokenizer")
+    return found
 
 
 def vocabulary_difference(ours: Tokenizer, theirs: Tokenizer) -> str:
@@ -97,15 +119,6 @@ def _held_out(path: Path, separator: int, max_tokens: int) -> HeldOut:
             hint="the shard stage needs two documents at least, and a share held_out above 0",
         )
     return HeldOut(shard, documents, num_bytes, separator)
-
-
-def _name(folder: Path) -> str:
-    """The step that made a folder, without the name of its stage; else the name of the folder."""
-    try:
-        step = str(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["step"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return folder.name
-    return re.sub(r"^shards?[-_]|[-_]shards?$", "", step) or step
 
 
 def _require_one_vocabulary(folders: Sequence[str], corpora: Sequence[Corpus]) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -40,12 +40,16 @@ def block_edges(shard: TokenShard, block_tokens: int = BLOCK_TOKENS) -> Index:
 
 @dataclass(frozen=True)
 class Source:
-    """A shard to stream from: its blocks, the token its documents begin after, and the number of its first document."""
+    """A shard to stream from: its blocks, the token its documents begin after, and the number of its first document.
+
+    With `members`, a truth value for each document, only those documents are in it.
+    """
 
     shard: TokenShard
     separator: int
     edges: Index
     first_document: int = 0
+    members: npt.NDArray[np.bool_] | None = None
 
     @property
     def num_blocks(self) -> int:
@@ -59,7 +63,21 @@ class Source:
 
     def documents(self, block: int) -> Index:
         """All documents of a block."""
-        return np.arange(self.edges[block], self.edges[block + 1])
+        first, last = self.edges[block], self.edges[block + 1]
+        return np.arange(first, last) if self.members is None else first + np.flatnonzero(self.members[first:last])
+
+    @cached_property
+    def block_tokens(self) -> Index:
+        """Tokens of each block."""
+        if self.members is None:
+            return np.diff(self.shard.offsets[self.edges])
+        blocks = range(self.num_blocks)
+        return np.array([self.lengths(self.documents(block)).sum() for block in blocks], dtype=np.int64)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of an epoch."""
+        return int(self.block_tokens.sum())
 
     def longer(self, block: int, limit: int) -> Index:
         """The documents of a block that have more than `limit` tokens."""
@@ -81,7 +99,7 @@ class Choice:
 
 def all_documents(source: Source) -> Choice:
     """Every document."""
-    return Choice(source.documents, np.diff(source.shard.offsets[source.edges]))
+    return Choice(source.documents, source.block_tokens)
 
 
 def long_documents(source: Source, limit: int) -> Choice:

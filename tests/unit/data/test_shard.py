@@ -126,6 +126,17 @@ def test_a_weight_that_is_none_is_refused(tokenizer_dir: Path, tmp_path: Path) -
             run(folder, tokenizer_dir, tmp_path / f"out{number}", weighted=True)
 
 
+def test_tier_and_weight_of_each_document_stand_in_the_index(tokenizer_dir: Path, tmp_path: Path) -> None:
+    metas: list[dict[str, object]] = [{"tier": "high", "weight": 2}, {"tier": "low"}, {}, {"weight": "heavy"}, {"tier": None}]
+    write_documents(tmp_path / "data", [Document(f"d{n}", f"text {n}", meta=metas[n % 5]) for n in range(50)])
+    out = run(tmp_path / "data", tokenizer_dir, tmp_path / "out", held_out=0.2)
+    wanted = [("high", 2.0), ("low", 1.0), ("", 1.0), ("", 1.0), ("", 1.0)]
+    for name in ("train.bin", "held_out.bin"):
+        found = list(origins(open_shard(out.path / name)))
+        assert found
+        assert all((origin.tier, origin.weight) == wanted[int(origin.id[1:]) % 5] for origin in found)
+
+
 def test_crop_and_pad_rates_are_told(data: Path, tokenizer_dir: Path, tmp_path: Path) -> None:
     config = ShardConfig(data=str(data), tokenizer=str(tokenizer_dir), sequence_lengths=(64, 4096))
     (tmp_path / "out").mkdir()

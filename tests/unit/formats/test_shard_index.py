@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -55,6 +56,29 @@ def test_documents_are_found_by_url(tmp_path: Path) -> None:
     shard = made(tmp_path / "train.bin", [("a", 2), ("b", 1), ("a", 3)])
     assert numbers_of(shard, ["http://x/a"], "url") == [0, 2]
     assert numbers_of(shard, ["a", "b"]) == [0, 1, 2]
+
+
+def test_tiers_are_told_by_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_index, "ROWS_PER_GROUP", 2)
+    own = ["low", "", "high", "low", "high", "high", ""]
+    shard = made(tmp_path / "train.bin", [("a", 2)] * 7)
+    write_index(shard.path, (Origin(str(n), tier=tier, weight=n / 2) for n, tier in enumerate(own)))
+    codes, names = shard_index.tiers(shard)
+    assert [names[code] for code in codes] == own
+    assert [(origin.tier, origin.weight) for origin in origins(shard)] == [(tier, n / 2) for n, tier in enumerate(own)]
+
+
+def test_an_index_of_the_first_format_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = made(tmp_path / "train.bin", [("a", 2), ("b", 1)])
+    table = pq.read_table(index_path(shard.path)).select(["id", "url", "source"])
+    stamp = {"lianlu": "shard-index", "format": "1"}
+    pq.write_table(table.replace_schema_metadata(stamp), index_path(shard.path))
+    assert list(origins(shard)) == [Origin("a", "http://x/a", "s"), Origin("b", "http://x/b", "s")]
+    codes, names = shard_index.tiers(shard)
+    assert (codes.tolist(), names) == ([0, 0], [""])
+    pq.write_table(table.replace_schema_metadata({**stamp, "format": "3"}), index_path(shard.path))
+    with pytest.raises(DataError, match="no index of a shard that this lianlu reads"):
+        shard_index.tiers(shard)
 
 
 def test_what_is_not_there_or_of_another_shard_is_said(tmp_path: Path) -> None:

@@ -47,6 +47,23 @@ def test_what_is_there_already_needs_no_tables(recipe: Recipe, tmp_path: Path, c
     assert "memory by class" not in capsys.readouterr().out
 
 
+def test_a_forecast_sees_the_inputs_that_are_there(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def forecast(config: Any) -> Estimate:
+        seen.append(config.source)
+        return Estimate(2.0, 1000, "guess")
+
+    monkeypatch.setattr(sys.modules["fake_with_table"], "estimate", forecast)
+    steps = {"a": {"stage": "read", "source": str(tmp_path / "x")}, "b": {"stage": "read", "source": "@a"}}
+    store = Store(tmp_path / "store")
+    whole = build_recipe("r", {"steps": steps})
+    plan_recipe(whole, store)
+    (made,) = run_recipe(whole.only(["a"]), store)
+    plan_recipe(whole, store)
+    assert seen == [str(tmp_path / "x"), "@a", str(made.artifact.path)]
+
+
 def test_what_was_measured_before_keeps_the_tables(recipe: Recipe, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     run_recipe(recipe, store)

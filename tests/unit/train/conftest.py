@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from lianlu.core.config import validate
 from lianlu.core.store import Output
 from lianlu.formats.messages import Conversation, Message, write_conversations
+from lianlu.formats.shard_index import Origin, write_index
 from lianlu.formats.shards import ShardWriter
 from lianlu.model.config import ModelConfig
 from lianlu.model.decoder import Decoder, build_model
@@ -62,13 +63,15 @@ def tokenizer(tokenizer_dir: Path) -> Tokenizer:
     return Tokenizer.load(tokenizer_dir)
 
 
-def write_shards(folder: Path, tokenizer: Tokenizer, train: list[str], held_out: list[str]) -> Path:
+def write_shards(folder: Path, tokenizer: Tokenizer, train: list[str], held_out: list[str], tiers: Sequence[str] = ("",)) -> Path:
+    """Shards with an index; documents have the tiers in turn."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(folder)
     for name, texts in (("train.bin", train), ("held_out.bin", held_out)):
         with ShardWriter(folder / name, tokenizer.vocab_size) as shard:
             for text in texts:
                 shard.add([*tokenizer.encode(text), 0], len(text.encode()))
+        write_index(folder / name, (Origin(f"{name}{n}", tier=tiers[n % len(tiers)]) for n in range(len(texts))))
     return folder
 
 
@@ -83,6 +86,13 @@ def number_shards(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory
     source = random.Random(5)
     rows = [" ".join(str(source.randint(0, 99)) for _ in range(length)) for length in (9, 80, 14, 120, 30) * 6]
     return write_shards(tmp_path_factory.mktemp("shard-numbers"), tokenizer, rows[:25], rows[25:])
+
+
+@pytest.fixture(scope="session")
+def tiered_shards(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A source whose documents are high, moderate, low and without a tier, in turn."""
+    tiers = ("high", "moderate", "low", "")
+    return write_shards(tmp_path_factory.mktemp("shard-code"), tokenizer, make_texts(40, 6), make_texts(8, 7), tiers)
 
 
 @pytest.fixture(scope="session")

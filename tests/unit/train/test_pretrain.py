@@ -138,6 +138,35 @@ def test_several_sources_are_mixed_and_judged_each_by_itself(
     assert figures["epochs_numbers"] == pytest.approx(20 * 128 * 0.25 / sizes["numbers"])
 
 
+def test_another_text_is_judged_document_by_document(
+    pretrain_config: MakeConfig, new_output: MakeOutput, shards: Path, number_shards: Path, tmp_path: Path
+) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(shards, bare)
+    with ShardWriter(bare / "held_out.bin", open_shard(bare / "train.bin").vocab_size):
+        pass
+    out = new_output("a")
+    run(pretrain_config(data=str(bare), held_out=str(number_shards), held_out_tokens=100_000), out)
+    judged = [json.loads(line) for line in (out.path / "judged.jsonl").read_text().splitlines()]
+    with torch.no_grad():
+        bits, num_bytes = bits_per_byte(load_model(out.path), number_shards / "train.bin", 32)
+    assert [row["id"] for row in judged] == [f"train.bin{number}" for number in range(25)]
+    assert sum(row["bytes"] for row in judged) == out.figures["held_out_bytes"] == num_bytes
+    assert sum(row["bits"] for row in judged) == pytest.approx(bits, rel=1e-5)
+    assert out.figures["bits_per_byte"] == pytest.approx(bits / num_bytes, rel=1e-5)
+    assert not [name for name in out.figures if name.startswith(("gzip", "ngram"))]
+    with pytest.raises(DataError, match="holds no text to evaluate on"):
+        run(pretrain_config(data=str(bare)), new_output("b"))
+    other = json.loads((number_shards / "tokenizer.json").read_text())
+    swapped = other["model"]["vocab"]
+    first, second = list(swapped)[40:42]
+    swapped[first], swapped[second] = swapped[second], swapped[first]
+    shutil.copytree(number_shards, tmp_path / "other")
+    (tmp_path / "other" / "tokenizer.json").write_text(json.dumps(other))
+    with pytest.raises(DataError, match="made with different tokenizers"):
+        run(pretrain_config(held_out=str(tmp_path / "other")), new_output("c"))
+
+
 def test_a_run_in_phases_saves_the_last_rotary_base(
     pretrain_config: MakeConfig, new_output: MakeOutput, number_shards: Path
 ) -> None:

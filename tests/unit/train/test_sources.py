@@ -11,7 +11,8 @@ import pytest
 from lianlu.core.errors import DataError
 from lianlu.formats.shards import ShardWriter
 from lianlu.tokenizer.tokenizer import Tokenizer
-from lianlu.train.sources import folder_names, open_corpora, vocabulary_difference
+from lianlu.train.portions import folder_names
+from lianlu.train.sources import open_corpora, vocabulary_difference
 
 
 def folder(root: Path, name: str, step: object = None) -> str:
