@@ -1,4 +1,7 @@
-"""Paragraphs whose language is known: English, Chinese and code out of the corpora, as their markup tells them apart."""
+"""Paragraphs whose language is known: English, Chinese and code out of the corpora, as their markup tells them apart.
+
+What Chinese articles fence is mostly commands and what they print, tables and logs: a class of its own (`terminal`).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from collections.abc import Iterator
 
 import corpus
 
-ENGLISH, CHINESE, CODE = "en", "zh", "code"
+ENGLISH, CHINESE, CODE, TERMINAL = "en", "zh", "code", "terminal"
 _BLANK = re.compile(r"\n[^\S\n]*\n\s*")
 _HAN = re.compile(r"[\u4e00-\u9fff]")
 _FENCE = re.compile(r"^```[^\n]*\n(.*?)^```", re.M | re.S)
@@ -21,7 +24,7 @@ Labelled = tuple[str, str]
 def paragraphs() -> list[Labelled]:
     """Paragraphs with their languages, no two alike."""
     found = dict[str, str]()
-    for label, texts in ((ENGLISH, _english()), (CHINESE, _chinese()), (CODE, _code())):
+    for label, texts in ((ENGLISH, _english()), (CHINESE, _chinese()), (CODE, _code()), (TERMINAL, _fenced("zh_lctt"))):
         for text in texts:
             found.setdefault(text, label)
     return [(label, text) for text, label in found.items()]
@@ -48,13 +51,16 @@ def _chinese() -> Iterator[str]:
 
 
 def _code() -> Iterator[str]:
-    for name, fenced in (("en_rust_rfcs", _FENCE), ("zh_lctt", _FENCE)):
-        for row in corpus.texts(name):
-            for block in fenced.findall(row["text"]):
-                if len(block) >= 40 and not _HAN.search(block):
-                    yield from (part for part in _BLANK.split(block.strip("\n")) if 40 <= len(part) <= 3000)
+    yield from _fenced("en_rust_rfcs")
     for row in corpus.texts("code_thealgorithms"):
         yield from _statements(row["text"])
+
+
+def _fenced(name: str) -> Iterator[str]:
+    for row in corpus.texts(name):
+        for block in _FENCE.findall(row["text"]):
+            if not _HAN.search(block):
+                yield from (part for part in _BLANK.split(block.strip("\n")) if 40 <= len(part) <= 3000)
 
 
 def _statements(source: str) -> Iterator[str]:

@@ -28,6 +28,7 @@ _ADDRESS_LINE = re.compile(r"^(?:Author|Discussions-To|Sponsor|BDFL-Delegate):.*
 _LOOKALIKE = re.compile(
     r"\b(?:\d+\.\d+\.\d+(?:\.\d+)?|(?:19|20)\d\d-\d\d-\d\d|ISBN[ :\d-]{10,}|[0-9a-f]{32,40}|\d{10,19}|\d{2}:\d{2}:\d{2})\b"
 )
+_PIECE = re.compile(r"[0-9A-Fa-f:.]+")
 Rng = random.Random
 Maker = Callable[[Rng], str]
 
@@ -51,7 +52,8 @@ def _word(rng: Rng, low: int = 3, high: int = 9) -> str:
 
 def _email(rng: Rng) -> str:
     name = rng.choice(("{0}", "{0}.{1}", "{0}_{1}", "{0}+{1}", "{0}{2}")).format(_word(rng), _word(rng), rng.randrange(99))
-    return f"{name}@{rng.choice(('', 'mail.', 'cs.'))}{_word(rng)}.{rng.choice(('com', 'org', 'cn', 'co.uk', 'edu', 'io', 'com.cn'))}"
+    end = rng.choice(("com", "org", "cn", "co.uk", "edu", "io", "com.cn"))
+    return f"{name}@{rng.choice(('', 'mail.', 'cs.'))}{_word(rng)}.{end}"
 
 
 def _ipv4(rng: Rng, is_public: bool) -> str:
@@ -171,17 +173,31 @@ def generated(count: int) -> list[Case]:
 
 
 def real() -> list[Case]:
-    """Addresses in the headers of Python proposals, and lines of all corpora with versions, dates, ISBNs, hashes and numbers."""
+    """Addresses in the headers of Python proposals, and lines with versions, dates, ISBNs, hashes, long numbers."""
     found = list[Case]()
     for row in corpus.texts("en_peps"):
         for header in _ADDRESS_LINE.findall(row["text"][:3000]):
             for address in _addresses(header):
                 found.append(Case("address in a header", header, address))
     lines = {line for name in corpus.CORPORA for row in corpus.texts(name) for line in row["text"].split("\n")}
-    found += [
-        Case("real lookalike", line) for line in sorted(lines) if len(line) < 500 and _LOOKALIKE.search(line) and "@" not in line
-    ]
-    return found
+    return found + [Case("real lookalike", line) for line in sorted(lines) if _is_lookalike(line)]
+
+
+def _is_lookalike(line: str) -> bool:
+    return (
+        len(line) < 500
+        and "@" not in line
+        and _LOOKALIKE.search(line) is not None
+        and not any(map(_is_public, _PIECE.findall(line)))
+    )
+
+
+def _is_public(piece: str) -> bool:
+    """Whether a piece of a line is a public address, and so no mere lookalike: such lines are left out."""
+    try:
+        return ipaddress.ip_address(piece.strip(".:")).is_global
+    except ValueError:
+        return False
 
 
 def _addresses(header: str) -> Iterator[str]:

@@ -56,7 +56,7 @@ def changed(units: list[str], wanted: float, lang: str, rng: random.Random) -> l
     while similarity() > wanted + 2 * step:
         made[places.pop()] = new()
     for place in range(len(units) - 1, 0, -1):
-        if similarity() <= wanted + 1 / len(units):
+        if similarity() < wanted + 2 / len(units):  # one more costs at most that
             break
         made[place] = new()
     return made
