@@ -4,8 +4,10 @@ Corpora are multiplied to `--bytes` with planted duplicates (`corpus.py`). Two m
 
 1. The same documents and rules for all tools, in rounds, one after the other, each one process on one thread. The peers are slow,
    so this is a sample of the English documents, even over their lengths. Processor time is counted, without start-up. The tools
-   agree in rules and thresholds, not in what a word is; data-juicer has other filters that look at the same things. `all rules`
-   adds up what a corpus needs; `clean stage` is lianlu's whole stage with these rules, from JSONL to Parquet with every record.
+   agree in rules and thresholds, not in what a word is; data-juicer has other filters that look at the same things.
+   `near_dedup` is a whole run (data-juicer's without reading and writing), `near_dedup operators` lianlu's without reading,
+   writing and reporting. `all rules` adds up what a corpus needs; `clean stage` is lianlu's whole stage with these rules, from
+   JSONL to Parquet with every record.
 2. The whole stage with all of its usual rules on all cores, at a quarter, a half and all of the bytes: time, memory, disk,
    each operator, and which planted duplicates were found.
 
@@ -67,7 +69,8 @@ def asked(tool: Tool, sample: Path, folder: Path) -> Iterator[tuple[str, float, 
             yield name, spent, {"passed": found["passed"]}
         yield "pii", tool.ask("pii", documents=sample)["seconds"]["pii"], {}
     found = tool.ask("near_dedup", documents=sample, folder=folder / "near")
-    yield "near_dedup", found["seconds"]["near_dedup"], {"removed": len(found["removed"])}
+    for name, spent in found["seconds"].items():
+        yield name, spent, {"removed": len(found["removed"])}
     if tool.name == OURS:
         yield "clean stage", tool.ask("clean", folder=folder / "all", source=sample, rules=SAME_RULES, workers=1)["cpu_s"], {}
 
@@ -89,6 +92,7 @@ def beside(seconds: dict[str, dict[str, list[float]]], num_bytes: int) -> Figure
         "data-juicer's filters": {OURS: NEAREST, "data_juicer": own_of_juicer},
         "pii": {"datatrove": ("pii",), "data_juicer": ("pii",)},
         "near_dedup": dict.fromkeys(PEERS, ("near_dedup",)),
+        "near_dedup operators": dict.fromkeys(PEERS, ("near_dedup",)),
         "all rules, datatrove's": {OURS: (*FOUR, *more), "datatrove": (*FOUR, *more)},
         "all rules, data-juicer's": {OURS: (*NEAREST, *more), "data_juicer": (*own_of_juicer, *more)},
         "all rules, clean stage": {OURS: ("clean stage",), "datatrove": (*FOUR, *more)},
@@ -159,13 +163,13 @@ def whole(files: Sequence[Path], folder: Path) -> Figures:
     }
 
 
-DISK = ("scored", "kept", "decisions and logs")
+DISK = ("scored", "kept", "index, decisions, logs")
 
 
 def _part(file: Path, out: Path) -> str:
     if file.parent.name == "scored":
         return "scored"
-    return "kept" if file.parent == out and file.suffix == ".parquet" else "decisions and logs"
+    return "kept" if file.parent == out and file.suffix == ".parquet" else "index, decisions, logs"
 
 
 def operators(costs: dict[str, dict[str, float]]) -> Figures:

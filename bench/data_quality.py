@@ -64,17 +64,11 @@ def of_pairs(gone: set[str], partner: dict[str, tuple[str, float]]) -> Figures:
     return {"recall": recall, "removed": len(gone), "wrong": wrong, "precision": 1 - wrong / max(len(gone), 1)}
 
 
-def of_chains(gone: set[str], rows: Sequence[Figures]) -> Figures:
-    """How many removals have no kept document of their chain that is similar enough."""
-    chains: dict[str, list[Figures]] = defaultdict(list)
-    for row in rows:
-        chains[row["id"].split("/")[0]].append(row)
-    wrong = sum(
-        not any(row["id"] not in gone and corpus.jaccard(lost["text"], row["text"]) >= MIN_JACCARD for row in chain)
-        for chain in chains.values()
-        for lost in chain
-        if lost["id"] in gone
-    )
+def justified(gone: set[str], rows: Sequence[Figures]) -> Figures:
+    """How many removals have no kept document that is similar enough."""
+    grams = {row["id"]: corpus.grams(row["text"]) for row in rows}
+    kept = [own for name, own in grams.items() if name not in gone]
+    wrong = sum(all(len(grams[name] & own) < MIN_JACCARD * len(grams[name] | own) for own in kept) for name in gone)
     return {"documents": len(rows), "removed": len(gone), "wrong": wrong}
 
 
@@ -98,11 +92,11 @@ def near_duplicates(opened: Sequence[Tool], folder: Path, count: int) -> Figures
     chains = planted.chains(count // 2, CHAIN_LENGTH, CHAIN_JACCARD)
     for share in TEMPLATE_SHARES:
         pages = planted.templates(count * 5, share)
-        result["templates"][share] = {"documents": len(pages), "jaccard": corpus.jaccard(pages[0]["text"], pages[1]["text"])}
+        own = result["templates"][share] = {"jaccard": corpus.jaccard(pages[0]["text"], pages[1]["text"])}
         for tool in opened:
-            result["templates"][share][tool.name] = len(removed(tool, pages, folder / f"pages-{share}-{tool.name}"))
+            own[tool.name] = justified(removed(tool, pages, folder / f"pages-{share}-{tool.name}"), pages)
     for tool in opened:
-        result["chains"][tool.name] = of_chains(removed(tool, chains, folder / f"chains-{tool.name}"), chains)
+        result["chains"][tool.name] = justified(removed(tool, chains, folder / f"chains-{tool.name}"), chains)
     return result
 
 
@@ -200,10 +194,12 @@ def show(result: Figures) -> None:
         for level, chance in own["promised"].items():
             print(f"{level:>8}{chance:15.3f}" + "".join(f"{own[name]['recall'][level]:22.3f}" for name in names))
         print(f"{'precision':>23}" + "".join(f"{own[name]['precision']:22.3f}" for name in names))
+    groups = {f"chains of {CHAIN_LENGTH}": near["chains"]}
     for share, row in near["templates"].items():
-        print(f"template of {float(share):.0%} (Jaccard {row['jaccard']:.2f}), removed of {row['documents']}: {rest(row)}")
-    for name, row in near["chains"].items():
-        print(f"chains of {CHAIN_LENGTH}, {name}: {row['removed']} of {row['documents']} removed, {row['wrong']} wrongly")
+        groups[f"template of {float(share):.0%} (Jaccard {row.pop('jaccard'):.2f})"] = row
+    for group, row in groups.items():
+        print(f"{group}, documents removed (without a kept one that is similar), of {row[OURS]['documents']}: "
+              + ", ".join(f"{name} {own['removed']} ({own['wrong']})" for name, own in row.items()))  # fmt: skip
     print("\nlanguage of paragraphs, accuracy")
     accuracy = result["languages"]["accuracy"]
     for group in accuracy[OURS]:
@@ -216,10 +212,6 @@ def show(result: Figures) -> None:
             print(f"\npersonal data, {name}, {way}: precision {row['precision']:.4f}")
             print("  recall: " + ", ".join(f"{kind} {value:.3f}" for kind, value in recall.items()))
             print("  false alarms: " + ", ".join(f"{kind} {value:.3f}" for kind, value in row["false_alarms"].items()))
-
-
-def rest(row: Figures) -> str:
-    return ", ".join(f"{name} {count}" for name, count in row.items() if name not in ("documents", "jaccard"))
 
 
 def main() -> None:
