@@ -173,7 +173,7 @@ def _part(file: Path, out: Path) -> str:
 
 
 def operators(costs: dict[str, dict[str, float]]) -> Figures:
-    """Seconds and MB/s of each operator of the stage, the costliest first."""
+    """Seconds (by the clock, of all workers) and MB/s of each operator of the stage, the costliest first."""
     ordered = sorted(costs.items(), key=lambda item: -item[1]["seconds"])
     return {
         name: {"seconds": own["seconds"], "mb_per_core_s": own["bytes"] / max(own["seconds"], 1e-9) / 1e6 or None}

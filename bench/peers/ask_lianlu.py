@@ -55,16 +55,17 @@ def personal(documents: str, keep: bool = False) -> dict[str, Any]:
 def near_dedup(documents: str, folder: str, max_jaccard: float = 0.7) -> dict[str, Any]:
     """The ids that are removed with the ids they repeat: the clean stage from reading to writing, with no other rules.
 
-    `near_dedup operators` is the part of it that is no reading, writing or reporting, by the clock.
+    `near_dedup operators` is the part of it that is no reading, writing or reporting: its share of the clock.
     """
     thresholds = {**NO_ALARM, "near_dedup": {"max_jaccard": max_jaccard}}
     out = Output(Path(folder))
     config = {"source": documents, "rules": ["exact_dedup", "near_dedup"], "thresholds": thresholds, "workers": 1}
-    spent = Spent()
+    spent, began = Spent(), time.perf_counter()
     with counted(spent, "near_dedup"):
         clean.run(clean.CleanConfig.model_validate(config), out)
-    costs = json.loads((out.logs / "cost.json").read_text(encoding="utf-8"))
-    spent["near_dedup operators"] = sum(costs[name]["seconds"] for name in COMPARING if name in costs)
+    wall_s, costs = time.perf_counter() - began, json.loads((out.logs / "cost.json").read_text(encoding="utf-8"))
+    share = sum(costs[name]["seconds"] for name in COMPARING if name in costs) / wall_s
+    spent["near_dedup operators"] = spent["near_dedup"] * share
     kept = {document.id for document in read_documents(Path(folder))}
     records = [json.loads(line) for line in (Path(folder) / "rejected.jsonl").read_text(encoding="utf-8").splitlines()]
     repeats = {record["id"]: record["kept"] for record in records if "kept" in record}

@@ -8,6 +8,6 @@ folder=$1
 echo "data.sh: installing datatrove, data-juicer and rensa into $folder (some minutes, once)"
 pip="$folder/bin/python -m pip install --quiet --disable-pip-version-check"
 $pip datatrove==0.10.1 spacy==3.8.18 nltk regex "xxhash<4" orjson tokenizers rensa==0.5.0
-$pip datasets pyarrow pandas jsonargparse aiohttp scipy pillow beautifulsoup4 psutil tabulate gitpython wget ray==2.60.0
+$pip datasets pyarrow pandas jsonargparse aiohttp scipy pillow beautifulsoup4 tomli zstandard emoji psutil tabulate gitpython wget ray==2.60.0
 $pip --no-deps py-data-juicer==1.6.1
 touch "$folder/.ready"
