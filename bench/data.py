@@ -1,168 +1,280 @@
-"""Clean documents a second, lianlu against datatrove, with the same four filters at the papers' values.
+"""The clean stage in megabytes a second on one core, whole and operator by operator, beside datatrove, data-juicer and rensa.
 
-Gopher quality, Gopher repetition, C4 (without the terminal mark) and FineWeb, each applied to every document, one process
-each, rounds interleaved; start-up and imports are not counted. The corpus is the standard library's docstrings, the READMEs of
-installed packages and, where LIANLU_TEST_DATA or ../shared/data has them, Python enhancement proposals and Rust RFCs. datatrove
-gets a virtual environment of its own below ~/.cache/lianlu, since its extras pin other versions. The two agree in rules and
-thresholds, not in what a word is: datatrove's spaCy tokens count punctuation and line breaks, so it passes fewer documents.
-Prints ratios and keeps bench/results/data.json. Run: python bench/data.py
+Corpora are multiplied to `--bytes` with planted duplicates (`corpus.py`). Two measurements:
+
+1. The same documents and rules for all tools, in rounds, one after the other, each one process on one thread. The peers are slow,
+   so this is a sample of the English documents, even over their lengths. Processor time is counted, without start-up. The tools
+   agree in rules and thresholds, not in what a word is; data-juicer has other filters that look at the same things.
+   `near_dedup` is a whole run (data-juicer's without reading and writing), `near_dedup operators` lianlu's without reading,
+   writing and reporting. `all rules` adds up what a corpus needs; `clean stage` is lianlu's whole stage with these rules, from
+   JSONL to Parquet with every record.
+2. The whole stage with all of its usual rules on all cores, at a quarter, a half and all of the bytes: time, memory, disk,
+   each operator, and which planted duplicates were found.
+
+Prints tables and keeps bench/results/data.json. Run: python bench/data.py [--bytes 1000000000] [--rounds 3]
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
 import os
 import platform
 import statistics
-import subprocess
-import sys
 import tempfile
-import venv
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lianlu.data.read.extract import documents, read
-from lianlu.data.read.html_extractor import HtmlExtractor
-from lianlu.data.read.python_source import list_python
-from lianlu.formats.documents import Document, read_documents, write_jsonl
+import corpus
+import procfs
+from asking import OURS, Tool, tools
 
-ROUNDS = 3
-MAX_BYTES = 4_000_000
-PEER = ("datatrove[processing]==0.10.1", "spacy==3.8.18")
-CACHE = Path.home() / ".cache" / "lianlu" / "datatrove"
 RESULTS = Path(__file__).parent / "results" / "data.json"
-SHARED = Path(os.environ.get("LIANLU_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")) / "corpora"
-FAMILIES = ("gopher_quality", "gopher_repetition", "c4", "fineweb")
-
-OURS_PROGRAM = """
-import json, sys, time
-from lianlu.data.rules import c4, fineweb, gopher_quality, gopher_repetition
-from lianlu.data.rules.textview import TextView
-from lianlu.data.rules.thresholds import Thresholds, shipped
-from pathlib import Path
-texts = [json.loads(line)["text"] for line in Path(sys.argv[1]).read_text().splitlines()[1:]]
-def through_c4(view, own):
-    return c4.judge(TextView(c4.keep_lines(view, own)), own)
-judges = {"gopher_quality": gopher_quality.judge, "gopher_repetition": gopher_repetition.judge,
-          "c4": through_c4, "fineweb": fineweb.judge}
-limits = {family: Thresholds(shipped()).of(family, "web", "", "en") for family in judges}
-seconds, passed = dict.fromkeys(limits, 0.0), dict.fromkeys(limits, 0)
-for text in texts:
-    for family, judge in judges.items():
-        began = time.perf_counter()
-        verdict = judge(TextView(text), limits[family])
-        seconds[family] += time.perf_counter() - began
-        passed[family] += verdict is None
-print(json.dumps({"seconds": seconds, "passed": passed}))
-"""
-
-PEER_PROGRAM = """
-import json, sys, time
-from pathlib import Path
-from datatrove.data import Document
-from datatrove.pipeline.filters import C4QualityFilter, FineWebQualityFilter, GopherQualityFilter, GopherRepetitionFilter
-filters = {"gopher_quality": GopherQualityFilter(), "gopher_repetition": GopherRepetitionFilter(),
-           "c4": C4QualityFilter(filter_no_terminal_punct=False), "fineweb": FineWebQualityFilter()}
-texts = [json.loads(line)["text"] for line in Path(sys.argv[1]).read_text().splitlines()[1:]]
-for item in filters.values():
-    item.filter(Document(text="The first call loads what is needed. It is not counted.", id="0"))
-seconds, passed = dict.fromkeys(filters, 0.0), dict.fromkeys(filters, 0)
-for text in texts:
-    for family, item in filters.items():
-        document = Document(text=text, id="x")
-        began = time.perf_counter()
-        verdict = item.filter(document)
-        seconds[family] += time.perf_counter() - began
-        passed[family] += verdict is True
-print(json.dumps({"seconds": seconds, "passed": passed}))
-"""
+ROUNDS = 3
+PEERS = ("datatrove", "data_juicer", "rensa")
+SAMPLE_BYTES = 4_000_000
+FOUR = ("gopher_quality", "gopher_repetition", "c4", "fineweb")
+NEAREST = ("gopher_quality", "gopher_repetition", "line_breaks", "odd_characters")
+"""lianlu's families that look at what data-juicer's filters look at."""
+SAME_RULES = [*FOUR, "exact_dedup", "near_dedup", "pii"]
+MIN_JACCARD = 0.7
+Figures = dict[str, Any]
 
 
-def corpus() -> list[Document]:
-    """Prose about techniques, up to MAX_BYTES, from all sources in turn."""
-    pages = HtmlExtractor(5.0)
-    own = []
-    for raw in list_python().raws:
-        content = read(raw, MAX_BYTES)
-        made = documents(raw, content, pages) if isinstance(content, str) else []
-        own.extend(document for document in made if isinstance(document, Document) and document.domain == "docs")
-    groups = [own] + [
-        list(read_documents(path)) for name in ("en_peps", "en_rust_rfcs") if (path := SHARED / f"{name}.jsonl.gz").is_file()
-    ]
-    chosen: list[Document] = []
-    for group in groups:
-        room = MAX_BYTES // len(groups)
-        for document in group[:: max(1, sum(len(one.text) for one in group) // room)]:
-            chosen.append(document)
-    return [document for document in chosen if len(document.text) > 200]
+def rounds(sample: Path, folder: Path, count: int) -> tuple[dict[str, dict[str, list[float]]], Figures]:
+    """Seconds of every tool for every operator, round by round; and what each lets pass or removes."""
+    seconds: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    outcome: Figures = {}
+    with tools(PEERS, warm=sample) as opened:
+        for number in range(count):
+            for tool in opened:
+                began = time.monotonic()
+                for name, spent, found in asked(tool, sample, folder / f"{tool.name}-{number}"):
+                    seconds[tool.name][name].append(spent)
+                    outcome.setdefault(tool.name, {}).update(found)
+                print(f"  round {number + 1}: {tool.name}, {time.monotonic() - began:.0f} s", flush=True)
+    return seconds, outcome
 
 
-def peer_python() -> Path:
-    """The interpreter of datatrove's own environment, made if it is not there."""
-    python = CACHE / "bin" / "python"
-    if not python.exists():
-        print("making an environment for datatrove (once) ...", flush=True)
-        venv.create(CACHE, with_pip=True)
-    if subprocess.run([python, "-c", "import datatrove, spacy"], capture_output=True, check=False).returncode:
-        subprocess.run([python, "-m", "pip", "install", "-q", *PEER], check=True)
-    return python
+def asked(tool: Tool, sample: Path, folder: Path) -> Iterator[tuple[str, float, Figures]]:
+    """Every operator of one tool once: name, seconds, and what came of it."""
+    if tool.name != "rensa":
+        found = tool.ask("filters", documents=sample)
+        for name, spent in found["seconds"].items():
+            yield name, spent, {"passed": found["passed"]}
+        yield "pii", tool.ask("pii", documents=sample)["seconds"]["pii"], {}
+    found = tool.ask("near_dedup", documents=sample, folder=folder / "near")
+    for name, spent in found["seconds"].items():
+        yield name, spent, {"removed": len(found["removed"])}
+    if tool.name == OURS:
+        yield "clean stage", tool.ask("clean", folder=folder / "all", source=sample, rules=SAME_RULES, workers=1)["cpu_s"], {}
 
 
-def measured(python: Path | str, program: str, path: Path) -> dict[str, Any]:
-    """One round in one process on one thread."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([python, "-c", program, path], capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        sys.exit(f"a measured process failed:\n{done.stderr[-2000:]}")
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+def beside(seconds: dict[str, dict[str, list[float]]], num_bytes: int) -> Figures:
+    """MB/s by operator and tool, and ratios; the median over rounds of what belongs together."""
+
+    def rate(tool: str, names: Sequence[str]) -> float | None:
+        own = seconds.get(tool, {})
+        if not names or any(name not in own for name in names):
+            return None
+        return num_bytes / statistics.median(sum(spent) for spent in zip(*(own[name] for name in names), strict=True)) / 1e6
+
+    own_of_juicer = tuple(name for name in seconds.get("data_juicer", {}) if name not in ("pii", "near_dedup"))
+    more = ("pii", "near_dedup")
+    questions: dict[str, dict[str, tuple[str, ...]]] = {
+        **{name: {"datatrove": (name,)} for name in FOUR},
+        "four papers' filters": {OURS: FOUR, "datatrove": FOUR},
+        "data-juicer's filters": {OURS: NEAREST, "data_juicer": own_of_juicer},
+        "pii": {"datatrove": ("pii",), "data_juicer": ("pii",)},
+        "near_dedup": dict.fromkeys(PEERS, ("near_dedup",)),
+        "near_dedup operators": dict.fromkeys(PEERS, ("near_dedup",)),
+        "all rules, datatrove's": {OURS: (*FOUR, *more), "datatrove": (*FOUR, *more)},
+        "all rules, data-juicer's": {OURS: (*NEAREST, *more), "data_juicer": (*own_of_juicer, *more)},
+        "all rules, clean stage": {OURS: ("clean stage",), "datatrove": (*FOUR, *more)},
+    }
+    table = {}
+    for name, wanted in questions.items():
+        rates = {tool: rate(tool, names) for tool, names in {OURS: (name,), **wanted}.items()}
+        ours = rates[OURS]
+        ratios = {tool: ours / theirs for tool, theirs in rates.items() if ours and theirs and tool != OURS}
+        table[name] = {"mb_per_core_s": rates, "ratio": ratios}
+    return table
+
+
+class Watch:
+    """The peaks of a process and of those it starts, looked at five times a second: memory of their own, no mapped files."""
+
+    def __init__(self, pid: int) -> None:
+        self.main_bytes = self.workers_bytes = 0
+        self._pid, self._end = pid, threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._end.wait(0.2):
+            self.main_bytes = max(self.main_bytes, _own(self._pid))
+            self.workers_bytes = max(self.workers_bytes, sum(map(_own, procfs.children(self._pid))))
+
+
+def _own(pid: int) -> int:
+    try:
+        return procfs.own_bytes(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def whole(files: Sequence[Path], folder: Path) -> Figures:
+    """The clean stage with its usual rules on these files, by a process of its own."""
+    source, out = folder / "source", folder / "out"
+    source.mkdir(parents=True)
+    for file in files:
+        (source / file.name).hardlink_to(file)
+    tool = Tool(OURS, folder / "log")
+    with Watch(tool.pid) as watch:
+        found = tool.ask("clean", folder=out, source=source)
+    tool.close()
+    sizes = {part: sum(f.stat().st_size for f in out.rglob("*") if f.is_file() and _part(f, out) == part) for part in DISK}
+    rows = [row for file in files for row in corpus.read(file)]
+    num_bytes, count = sum(len(row["text"].encode()) for row in rows), len(rows)
+    return {
+        "bytes": num_bytes,
+        "documents": count,
+        "kept_documents": found["figures"]["documents"],
+        "wall_s": found["wall_s"],
+        "cpu_s": found["cpu_s"],
+        "mb_per_core_s": num_bytes / found["cpu_s"] / 1e6,
+        "scoring_wall_s": num_bytes / found["figures"]["megabytes_per_s"] / 1e6,
+        "main_peak_bytes": watch.main_bytes,
+        "workers_peak_bytes": watch.workers_bytes,
+        "disk_bytes": sizes,
+        "operators": operators(found["costs"]),
+    }
+
+
+DISK = ("scored", "kept", "index, decisions, logs")
+
+
+def _part(file: Path, out: Path) -> str:
+    if file.parent.name == "scored":
+        return "scored"
+    return "kept" if file.parent == out and file.suffix == ".parquet" else "index, decisions, logs"
+
+
+def operators(costs: dict[str, dict[str, float]]) -> Figures:
+    """Seconds (by the clock, of all workers) and MB/s of each operator of the stage, the costliest first."""
+    ordered = sorted(costs.items(), key=lambda item: -item[1]["seconds"])
+    return {
+        name: {"seconds": own["seconds"], "mb_per_core_s": own["bytes"] / max(own["seconds"], 1e-9) / 1e6 or None}
+        for name, own in ordered
+    }
+
+
+def recalled(planted: Sequence[corpus.Planted], files: Sequence[Path], out: Path) -> Figures:
+    """Of the planted pairs that no rule for single documents took: how many were found, and how many should not have been."""
+    present = {row["id"] for file in files for row in corpus.read(file)}
+    records = {row["id"]: row for row in corpus.read(out / "rejected.jsonl")}
+    found: Figures = {}
+    for pair in planted:
+        own = [records.get(name, {"step": ""}) for name in (pair.id, pair.of)]
+        if not {pair.id, pair.of} <= present or any(row["step"] not in ("", *REPEATS, "line_dedup") for row in own):
+            continue
+        group = "exact" if pair.jaccard == 1 else f"near, at least {MIN_JACCARD}" if pair.jaccard >= MIN_JACCARD else "near, less"
+        count = found.setdefault(group, {"pairs": 0, "found": 0})
+        count["pairs"] += 1
+        count["found"] += any(row["step"] in REPEATS for row in own)
+    return found
+
+
+REPEATS = ("exact_dedup", "near_dedup")
+
+
+def sizes(files: Sequence[Path], planted: Sequence[corpus.Planted], folder: Path) -> tuple[list[Figures], Figures]:
+    """The whole stage at a quarter, a half and all of the files; and the planted duplicates found in the last."""
+    made = []
+    for number in (len(files) // 4, len(files) // 2, len(files)):
+        place = folder / f"{number}"
+        made.append(whole(files[:number], place))
+        row = made[-1]
+        print(f"  {row['bytes'] / 1e6:.0f} MB: {row['wall_s']:.0f} s, {row['mb_per_core_s']:.2f} MB/s per core", flush=True)
+    return made, recalled(planted, files, place / "out")
+
+
+def growth(made: Sequence[Figures]) -> Figures:
+    """How time and memory grow with the input."""
+    first, last = made[0], made[-1]
+    times = last["bytes"] / first["bytes"]
+    more = last["documents"] - first["documents"]
+    return {
+        "cpu_exponent": math.log(last["cpu_s"] / first["cpu_s"]) / math.log(times),
+        "main_bytes_per_document": (last["main_peak_bytes"] - first["main_peak_bytes"]) / more,
+    }
+
+
+def show(result: Figures) -> None:
+    """Print what was found."""
+    print(f"\nsample of {result['sample']['documents']} documents, {result['sample']['bytes'] / 1e6:.2f} MB, MB/s on one core")
+    names = [OURS, *PEERS]
+    print(f"{'':26}" + "".join(f"{name:>13}" for name in names) + "   ratios")
+    for name, row in result["beside"].items():
+        cells = "".join(f"{rate:13.2f}" if (rate := row["mb_per_core_s"].get(tool)) else f"{'-':>13}" for tool in names)
+        print(f"{name:26}{cells}   " + ", ".join(f"{ratio:.1f}x {tool}" for tool, ratio in row["ratio"].items()))
+    print(f"\n{'whole stage':>12}{'documents':>11}{'MB/s core':>11}{'wall s':>9}{'main MB':>9}{'workers MB':>12}{'disk MB':>9}")
+    for row in result["sizes"]:
+        print(f"{row['bytes'] / 1e6:9.0f} MB{row['documents']:11}{row['mb_per_core_s']:11.2f}{row['wall_s']:9.1f}"
+              f"{row['main_peak_bytes'] / 1e6:9.0f}{row['workers_peak_bytes'] / 1e6:12.0f}"
+              f"{sum(row['disk_bytes'].values()) / 1e6:9.0f}")  # fmt: skip
+    grown = result["growth"]
+    print(
+        f"time ~ bytes^{grown['cpu_exponent']:.2f}; {grown['main_bytes_per_document']:.0f} bytes a document in the main process"
+    )
+    print("operators, MB/s: " + ", ".join(f"{name} {own['mb_per_core_s']:.1f}" for name, own in
+          result["sizes"][-1]["operators"].items() if own["mb_per_core_s"]))  # fmt: skip
+    for name, count in result["planted"].items():
+        print(f"planted, {name}: {count['found']} of {count['pairs']} removed")
 
 
 def main() -> None:
-    """Run the rounds, print the ratios, keep the figures."""
-    chosen = corpus()
-    size = sum(len(document.text.encode()) for document in chosen)
-    python = peer_python()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "corpus.jsonl"
-        write_jsonl(path, chosen)
-        rounds = [(measured(sys.executable, OURS_PROGRAM, path), measured(python, PEER_PROGRAM, path)) for _ in range(ROUNDS)]
-    result = summary(rounds, len(chosen), size)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"{len(chosen)} documents, {size / 1e6:.2f} MB, {ROUNDS} rounds, medians, one core each")
-    print(f"{'filter':20}{'lianlu MB/s':>14}{'datatrove MB/s':>16}{'ratio':>8}   passed by lianlu / datatrove")
-    for name, row in result["filters"].items():
-        print(f"{name:20}{row['lianlu_mb_per_s']:14.2f}{row['datatrove_mb_per_s']:16.2f}{row['ratio']:8.1f}   {row['passed']}")
-    print(f"all four: {result['lianlu_documents_per_s']:.0f} against {result['datatrove_documents_per_s']:.0f} documents/s")
-
-
-def summary(rounds: list[tuple[dict[str, Any], dict[str, Any]]], count: int, size: int) -> dict[str, Any]:
-    """Medians over rounds, a filter and all four together."""
-    result: dict[str, Any] = {
+    """Make the corpus, measure, print, keep."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bytes", type=int, default=1_000_000_000)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    options = parser.parse_args()
+    num_bytes = options.bytes
+    with tempfile.TemporaryDirectory(prefix="lianlu-bench-") as name:
+        folder = Path(name)
+        files, planted = corpus.write(folder, num_bytes)
+        print(f"{num_bytes / 1e6:.0f} MB of documents written, {len(planted)} planted duplicates", flush=True)
+        chosen = corpus.sample(files, min(SAMPLE_BYTES, num_bytes // 20), planted, corpus.ENGLISH)
+        sample_bytes = sum(len(row["text"].encode()) for row in chosen)
+        seconds, outcome = rounds(corpus.save(folder / "sample.jsonl", chosen), folder, options.rounds)
+        made, found = sizes(files, planted, folder / "sizes")
+    result = {
         "machine": platform.platform(),
-        "rounds": len(rounds),
-        "documents": count,
-        "bytes": size,
-        "peer": PEER,
+        "cores": len(os.sched_getaffinity(0)),
+        "bytes": num_bytes,
+        "rounds": options.rounds,
+        "sample": {"bytes": sample_bytes, "documents": len(chosen)},
+        "beside": beside(seconds, sample_bytes),
+        "seconds": seconds,
+        "outcome": outcome,
+        "sizes": made,
+        "growth": growth(made),
+        "planted": found,
     }
-    rows = {}
-    for name in (*FAMILIES, "all"):
-        families = FAMILIES if name == "all" else (name,)
-        ours, theirs = (statistics.median(sum(pair[side]["seconds"][f] for f in families) for pair in rounds) for side in (0, 1))
-        passed = "" if name == "all" else f"{rounds[0][0]['passed'][name]} / {rounds[0][1]['passed'][name]}"
-        rows[name] = {
-            "lianlu_mb_per_s": size / ours / 1e6,
-            "datatrove_mb_per_s": size / theirs / 1e6,
-            "ratio": theirs / ours,
-            "passed": passed,
-        }
-        if name == "all":
-            result |= {
-                "lianlu_documents_per_s": count / ours,
-                "datatrove_documents_per_s": count / theirs,
-                "ratio": theirs / ours,
-            }
-    return {**result, "filters": rows, "seconds": [[side["seconds"] for side in pair] for pair in rounds]}
+    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    show(result)
 
 
 if __name__ == "__main__":

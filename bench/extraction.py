@@ -2,12 +2,14 @@
 
 The pages are Mozilla's readability test set (`corpora/html_readability.tar.gz` below LIANLU_TEST_DATA or ../shared/data): crawled
 pages, each with its expected article. Tokens are words, and single characters of Chinese, Japanese and Korean; F1 counts them as
-a multiset, a page at a time. `trafilatura alone` is its default call; the others go through lianlu's child process, as in the
-clean stage, and so bear its cost. Prints a table and keeps bench/results/extraction.json. Run: python bench/extraction.py
+a multiset, a page at a time. `trafilatura alone` is its default call, `resiliparse alone` its call for main content; the others
+go through lianlu's child process, as in the clean stage, and so bear its cost. Seconds are of processor time, the child's
+included. Prints a table and keeps bench/results/extraction.json. Run: python bench/extraction.py
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -18,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import procfs
 import regex
 import trafilatura
 
@@ -61,12 +64,17 @@ def scores(text: str, expected: str) -> tuple[float, float, float]:
     return precision, recall, 2 * precision * recall / max(precision + recall, 1e-9)
 
 
+def cpu_seconds() -> float:
+    """Processor time of this process and of those it has started."""
+    return time.process_time() + sum(map(procfs.cpu_seconds, procfs.children(os.getpid())))
+
+
 def measured(extract: Callable[[bytes], str], corpus: dict[str, tuple[bytes, str]]) -> dict[str, float]:
     """Means over all pages, pages without any text, and pages a second."""
     extract(b"<html><body><p>warm up</p></body></html>")
-    began = time.perf_counter()
+    began = cpu_seconds()
     texts = {name: extract(page) for name, (page, _) in corpus.items()}
-    seconds = time.perf_counter() - began
+    seconds = cpu_seconds() - began
     rows = [scores(texts[name], expected) for name, (_, expected) in corpus.items()]
     precision, recall, f1 = (statistics.mean(column) for column in zip(*rows, strict=True))
     empty = sum(not text.strip() for text in texts.values())
@@ -78,6 +86,8 @@ def measured(extract: Callable[[bytes], str], corpus: dict[str, tuple[bytes, str
         "f1_median": median,
         "empty": empty,
         "pages_per_s": len(rows) / seconds,
+        "html_mb_per_s": sum(len(page) for page, _ in corpus.values()) / seconds / 1e6,
+        "text_share": sum(len(text.encode()) for text in texts.values()) / sum(len(page) for page, _ in corpus.values()),
     }
 
 
@@ -96,6 +106,11 @@ def main() -> None:
     """Measure every extractor that is installed."""
     corpus = pages(SHARED / "html_readability.tar.gz")
     ways: dict[str, Callable[[bytes], str]] = {"trafilatura alone": lambda page: trafilatura.extract(page) or ""}
+    with contextlib.suppress(ImportError):
+        from resiliparse.extract.html2text import extract_plain_text
+        from resiliparse.parse.encoding import bytes_to_str, detect_encoding
+
+        ways["resiliparse alone"] = lambda page: extract_plain_text(bytes_to_str(page, detect_encoding(page)), main_content=True)
     for label, name in (
         ("lianlu (trafilatura)", "trafilatura"),
         ("lianlu (resiliparse)", "resiliparse"),

@@ -23,3 +23,17 @@ def cpu_seconds(pid: int, thread: int | None = None) -> float:
 def num_open_files(pid: int) -> int:
     """Files and sockets that a process holds open."""
     return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def own_bytes(pid: int) -> int:
+    """Memory that a process holds for itself alone now: what it mapped of files is not counted."""
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text(encoding="ascii").split()]
