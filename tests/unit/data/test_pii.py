@@ -21,6 +21,12 @@ def redact(text: str) -> tuple[str, dict[str, int]]:
         ("write to jane.doe+x@mail.company.co.uk.", "write to [EMAIL].", {"email": 1}),
         ("<a@b.org>, c_d@e-f.net", "<[EMAIL]>, [EMAIL]", {"email": 2}),
         ("张三的邮箱是zhang@qq.com。", None, {"email": 1}),
+        ("请记录foo@bar.org，电话13812345678。", "请记录[EMAIL]，电话[PHONE]。", {"email": 1, "phone": 1}),
+        (
+            "身份证11010519491231002X号，卡号4111111111111111。",
+            "身份证[ID_NUMBER]号，卡号[CARD_NUMBER]。",
+            {"chinese_id": 1, "card": 1},
+        ),
         ("from 203.0.114.7 and 8.8.8.108:80", "from [IP_ADDRESS] and [IP_ADDRESS]:80", {"ipv4": 2}),
         ("at 2a00:1450:4001:81b::200e now", "at [IP_ADDRESS] now", {"ipv6": 1}),
         ("call 13812345678 or 138-1234-5678, +86 139 1234 5678", "call [PHONE] or [PHONE], [PHONE]", {"phone": 3}),
@@ -43,6 +49,7 @@ def test_found_and_replaced(text: str, wanted: str | None, number: dict[str, int
     "text",
     [
         "user@example.com, root@localhost, a@sub.example.org",
+        "photos.net/x/13812345678/ and 记录@abc.def(x)",
         "10.0.0.1 192.168.1.254 127.0.0.1 255.255.255.255 999.888.777.666",
         "version 3.11.0.1, section 8.2.4.44, v1.2.3.4, 1.2.3.4.500",
         "a[::2], std::vector, 12:30:45, dead::beef, fe80::1, ::1, fec0::",

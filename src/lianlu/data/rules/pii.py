@@ -15,23 +15,28 @@ from datetime import date
 
 from lianlu.data.rules.edits import Edit, joined
 
+# Words are ASCII: a number behind a Chinese character stands by itself.
 # A pattern begins with a set of characters and looks behind it afterwards: the search then skips to such characters at once.
-_EMAIL = re.compile(r"[\w.+-](?<![\w.+-].)[\w.+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}(?![\w@]|\.\w)")
+_EMAIL = re.compile(r"(?a)[\w.+-](?<![\w.+-].)[\w.+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}(?![\w@]|\.\w)")
 _EXAMPLE_DOMAIN = re.compile(
     r"(?:^|\.)(?:example\.(?:com|org|net|edu)|example|test|invalid|localhost|local|domain\.com|dom\.ain)$", re.I
 )
-_IPV4 = re.compile(r"\d(?<![\w.-].)\d{0,2}\.(?:\d{1,3}\.){2}\d{1,3}(?![\w-]|\.\d)")
-_IPV6 = re.compile(r"[0-9A-Fa-f:](?<![\w:.].)[0-9A-Fa-f]{0,3}:(?:[0-9A-Fa-f]{0,4}:){1,6}[0-9A-Fa-f]{0,4}(?![\w:])")
+_IPV4 = re.compile(r"(?a)\d(?<![\w.-].)\d{0,2}\.(?:\d{1,3}\.){2}\d{1,3}(?![\w-]|\.\d)")
+_IPV6 = re.compile(r"(?a)[0-9A-Fa-f:](?<![\w:.].)[0-9A-Fa-f]{0,3}:(?:[0-9A-Fa-f]{0,4}:){1,6}[0-9A-Fa-f]{0,4}(?![\w:])")
 _CHINESE_MOBILE = re.compile(
-    r"[+81](?<![\w.+=-].)(?<!= .)(?:(?<=\+)86[ -]?1|(?<=8)6[ -]?1|(?<=1))[3-9]\d"
+    r"(?a)[+81](?<![\w.+=/-].)(?<!= .)(?:(?<=\+)86[ -]?1|(?<=8)6[ -]?1|(?<=1))[3-9]\d"
     r"(?:\d{8}|-\d{4}-\d{4}| \d{4} \d{4})(?![\w.-]?\d|\w)"
 )
-_INTERNATIONAL = re.compile(r"\+(?<![\w.+-].)[1-9]\d{0,2}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{2,4}(?:[ .-]?\d{2,4}){1,4}(?!\w|[.-]\d)")
-_NORTH_AMERICAN = re.compile(r"[(2-9](?<![\w.+-].)(?:(?<=\()[2-9]\d\d\) ?|(?<=[2-9])\d\d[-. ])[2-9]\d\d[-. ]\d{4}(?!\w|[.-]\d)")
-_CHINESE_ID = re.compile(r"[1-9](?<!\w.)\d{16}[\dXx](?!\w)")
-_CARD = re.compile(r"[2-6](?<![\w.-].)\d{3}(?:([ -]?)\d{4}\1\d{4}\1\d{1,7}|([ -])\d{6}\2\d{5}|\d{11})(?!\w|[.-]\d)")
+_INTERNATIONAL = re.compile(
+    r"(?a)\+(?<![\w.+-].)[1-9]\d{0,2}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{2,4}(?:[ .-]?\d{2,4}){1,4}(?!\w|[.-]\d)"
+)
+_NORTH_AMERICAN = re.compile(
+    r"(?a)[(2-9](?<![\w.+-].)(?:(?<=\()[2-9]\d\d\) ?|(?<=[2-9])\d\d[-. ])[2-9]\d\d[-. ]\d{4}(?!\w|[.-]\d)"
+)
+_CHINESE_ID = re.compile(r"(?a)[1-9](?<!\w.)\d{16}[\dXx](?!\w)")
+_CARD = re.compile(r"(?a)[2-6](?<![\w.-].)\d{3}(?:([ -]?)\d{4}\1\d{4}\1\d{1,7}|([ -])\d{6}\2\d{5}|\d{11})(?!\w|[.-]\d)")
 _KEY = re.compile(
-    r"(?<![A-Za-z0-9])(?:(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36,251}|github_pat_\w{50,100}|xox[abeprs]-[A-Za-z0-9-]{10,200}"
+    r"(?a)(?<![A-Za-z0-9])(?:(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36,251}|github_pat_\w{50,100}|xox[abeprs]-[A-Za-z0-9-]{10,200}"
     r"|sk-(?:[a-z]+-)?[A-Za-z0-9_-]{20,200}|AIza[\w-]{35}|hf_[A-Za-z0-9]{30,60}|glpat-[\w-]{20,40}|npm_[A-Za-z0-9]{36}"
     r"|eyJ[\w-]{10,2000}\.eyJ[\w-]{10,4000}\.[\w-]{10,1000})(?![A-Za-z0-9])"
 )
