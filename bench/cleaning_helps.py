@@ -8,7 +8,7 @@ held-out documents are originals that were set aside before anything was planted
 
 The comparison itself is `lianlu data compare`, so it is resumed by the same command and can be traced (LIANLU_HOME is printed).
 Prints the table for docs/results and keeps bench/results/cleaning_helps.json. Data: LIANLU_TEST_DATA or ../shared/data.
-Run: python bench/cleaning_helps.py [--tokens N] [--seeds N] [--work DIR] [--results FILE]
+Run: python bench/cleaning_helps.py [--tokens N] [--seeds N] [--work DIR] [--results FILE] [STAGE.KEY=VALUE ...]
 """
 
 from __future__ import annotations
@@ -192,6 +192,7 @@ def kept_by_kind(raw: Path, clean: Path) -> dict[str, list[int]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("settings", nargs="*", metavar="STAGE.KEY=VALUE", help="as for lianlu data compare")
     parser.add_argument("--tokens", type=int, default=800_000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--work", type=Path, default=Path.home() / ".cache" / "lianlu" / "cleaning_helps")
@@ -199,7 +200,7 @@ def main() -> None:
     given = parser.parse_args()
     shares = write_corpora(given.work)
     files = given.work / "raw.toml", given.work / "clean.toml"
-    planned = comparison(files, given.tokens, given.seeds, str(given.work / "held_out.jsonl"))
+    planned = comparison(files, given.tokens, given.seeds, str(given.work / "held_out.jsonl"), given.settings)
     results = run_recipe(planned.recipe, Store(given.work / "store"))
     made = {result.step.name: result.artifact.path for result in results}
     summary = summarize(planned, results)
