@@ -165,7 +165,10 @@ class Worker:
         self._change = threading.Lock()
 
     def call(self, work: bytes, limit_s: float | None = None) -> bytes | Lost:
-        """The reply to a pickled (function, job), for `result_of`; what takes longer than `limit_s` is not tried again."""
+        """The reply to a pickled (function, job), for `result_of`; what takes longer than `limit_s` is not tried again.
+
+        Raises: DataError if no process can be started.
+        """
         for _ in range(ATTEMPTS):
             try:
                 self._start()
@@ -195,9 +198,17 @@ class Worker:
                 raise EOFError
             context = multiprocessing.get_context("spawn")
             self._pipe, theirs = context.Pipe()
-            self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
-            self._process.start()
+            process = context.Process(target=_serve, args=(theirs,), daemon=True)
+            process.start()
             theirs.close()
+            self._process = process
+        try:
+            self._pipe.recv_bytes()  # it is there
+        except EOFError:
+            if self._closed:
+                raise
+            hint = "a script that runs a stage needs `if __name__ == '__main__':`; else memory or processes may have run out"
+            raise DataError("a worker could not be started", hint=hint) from None
 
     def _end(self) -> None:
         with self._change:
@@ -226,6 +237,7 @@ def _serve(pipe: Any) -> None:
     assert parent is not None
     threading.Thread(target=_leave_with, args=(parent.sentinel,), daemon=True).start()
     with contextlib.suppress(EOFError, OSError):
+        pipe.send_bytes(b"here")
         while True:
             pipe.send_bytes(_reply(pipe))
 

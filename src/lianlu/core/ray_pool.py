@@ -4,8 +4,9 @@
     ray start --address=HOST:6379
 
 A cluster needs, on every machine: this version of lianlu and of Python, and one file system at the same path for the store
-(`LIANLU_HOME`) and for sources that are read from files; nothing but jobs and their small results goes through Ray, and all
-grouping goes through files. Where no cluster is given or found, Ray is started on this machine for the time of the run.
+(`LIANLU_HOME`) and for sources that are read from files. Through Ray go jobs, with the text of records whose file one process
+reads, and counts as results; scores stay in the files where they are made, and documents are grouped through files. Where no
+cluster is given or found, Ray is started on this machine for the time of the run.
 
 A job runs in a process of its own beside the Ray worker (`pool.Worker`), so that one which crashes or hangs is told apart from
 a machine that is gone. What was lost with a machine runs again on another. No dashboard is started and nothing is reported to
@@ -18,6 +19,7 @@ import contextlib
 import importlib
 import os
 import pickle
+import socket
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ from lianlu.core.pool import HELD, Engine, J, Lost, R, Worker, result_of
 
 RETRIES = 3
 """How often Ray runs a job again whose machine is gone."""
+KNOCK_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,13 @@ def _worker() -> Worker:
     return Worker()
 
 
+def _knock(address: str) -> None:
+    """Ray itself asks a machine that does not answer for minutes. Raises: OSError."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), KNOCK_S).close()
+
+
 def _ray() -> Any:
     """The library, which is an extra."""
     return importlib.import_module("ray")
@@ -107,8 +117,9 @@ def cluster(address: str = "", workers: int = 0) -> Iterator[RayPool]:
     except ImportError as error:
         raise ConfigError('engine.kind = "ray" needs the library ray', hint="pip install lianlu[ray]") from error
     try:
+        _knock(address)
         ray.init(address or None, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         hint = "start one with `ray start --head`, or leave engine.address empty to run on this machine"
         raise ConfigError(f"no Ray cluster answers at {address or 'this machine'}: {error}", hint=hint) from error
     try:

@@ -92,6 +92,12 @@ def test_a_program_that_outlives_its_job_does_not_hide_its_death(tmp_path: Path)
     (tmp_path / "stay").unlink()
 
 
+def test_a_script_that_starts_itself_over_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text("from lianlu.core.pool import Pool\nprint(list(Pool(1).results(abs, [1])))\n")
+    done = subprocess.run([sys.executable, tmp_path / "main.py"], capture_output=True, text=True, check=False)
+    assert "DataError: a worker could not be started" in done.stderr
+
+
 def test_this_process_gives_the_same() -> None:
     assert list(Here().results(abs, [-1, 2])) == list(Pool(2).results(abs, [-1, 2])) == [(-1, 1), (2, 2)]
     assert list(in_order(abs, [-1], Here().alone(), str)) == [(-1, 1)]
@@ -110,7 +116,7 @@ if __name__ == "__main__":
 """
     (tmp_path / "parent.py").write_text(script)
     subprocess.run([sys.executable, tmp_path / "parent.py", tmp_path / "pids"], check=False, timeout=60)
-    workers = {int(line) for line in (tmp_path / "pids").read_text().split()}
+    workers = {int(line) for line in (tmp_path / "pids").read_text().split()} - {1}  # whose worker went first
     deadline = time.monotonic() + 20
     while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.1)
