@@ -3,25 +3,29 @@
     source -> read and score, chunk by chunk in a pool of processes (`scored/`) -> decide (thresholds on columns)
            -> compare documents with each other -> part-NNNNN.parquet, decisions/, rejected.jsonl, funnel.json, logs/report.html
 
-The output is the same for any number of workers, and after a kill: finished chunks are found again.
+The output is the same for any number of workers, here or on a cluster, and after a kill: finished chunks are found again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
+import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
+import numpy as np
 from pydantic import Field, field_validator
 
 from lianlu.core import console
 from lianlu.core.config import AnyArtifact, Aside, Config, Table
 from lianlu.core.errors import DataError
-from lianlu.core.files import write_json
+from lianlu.core.files import atomic_write, disk_errors, write_json
+from lianlu.core.pool import Engine, Here, Pool
 from lianlu.core.stage import Estimate
 from lianlu.core.store import Output
 from lianlu.data.dedup import line_dedup
@@ -36,19 +40,24 @@ from lianlu.data.report.page import REPORT, write_data_report
 from lianlu.data.rules.assets import Assets
 from lianlu.data.rules.thresholds import Thresholds, shipped, with_shipped
 from lianlu.data.scores import cost
-from lianlu.data.scores.compare import Comparison, Corpus, decided, duplicates, take_lines
+from lianlu.data.scores.compare import Comparison, decided, duplicates, passing, take_lines
+from lianlu.data.scores.corpus import Corpus
 from lianlu.data.scores.cost import timed
-from lianlu.data.scores.decide import Rules, decide
-from lianlu.data.scores.keep import STEPS, Totals, kept, recorded, unique
+from lianlu.data.scores.decide import Rules
+from lianlu.data.scores.decisions import Decision
+from lianlu.data.scores.keep import STEPS, Totals, kept, recorded
 from lianlu.data.scores.ledger import FORMAT, Ledger
+from lianlu.data.scores.rejections import REJECTED, Rejections
 from lianlu.data.scores.score import Settings
-from lianlu.data.scores.scored import DOCUMENTS, SCORED, SETTINGS, Chunk, chunked, chunks_in, run_all
+from lianlu.data.scores.scored import DOCUMENTS, SCORED, SETTINGS, Chunk, chunked, run_all, scale_of
+from lianlu.data.scores.unique import repeated_ids, unique
 from lianlu.formats import jsonl
-from lianlu.formats.documents import FIRST_PART, Document, document_files, write_documents
+from lianlu.formats.documents import FIRST_PART, document_files, write_documents
 
 PYTHON = "python"
+SCRATCH = "comparing"
 SERIAL_BYTES = 2_000_000
-"""Below this size one process is faster than starting several."""
+"""Below this size this process alone is faster than starting others; it then shares the fate of what it reads."""
 _BYTES_PER_CORE_S = 1.5e6
 _BASE_MEMORY_BYTES = 400_000_000
 Rule = Literal[
@@ -59,6 +68,15 @@ Rule = Literal[
 ALL_RULES: tuple[Rule, ...] = get_args(Rule)
 USUAL_RULES = tuple(rule for rule in ALL_RULES if rule not in ("paragraph_language", "long_text"))
 """Languages of paragraphs and rules for long texts are asked for by name: they cost time, or suit long texts alone."""
+
+
+class EngineConfig(Config):
+    """Where the work is done; the output does not depend on it."""
+
+    kind: Literal["local", "ray"] = "local"
+    """Processes of this machine, or a Ray cluster (extra `ray`), whose machines share a file system."""
+    address: str = ""
+    """HOST:PORT of the cluster; empty: the one that runs on this machine, or one started for this run."""
 
 
 class CleanConfig(Config):
@@ -100,8 +118,11 @@ class CleanConfig(Config):
     """Processor time a page may take to be extracted."""
     rows_per_part: int = Field(20_000, gt=0)
     """Documents per Parquet file."""
-    workers: int = Field(0, ge=0)
-    """Processes; 0: one for each core this process may use. The output does not depend on it."""
+    chunk_limit_s: float = Field(1800, gt=0)
+    """Seconds that a chunk of the source may take, and each of its files or records alone if it took longer."""
+    workers: Annotated[int, Aside()] = Field(default=0, ge=0)
+    """Processes; 0: one for each core this process may use, or for each of the cluster. The output does not depend on it."""
+    engine: Annotated[EngineConfig, Aside()] = EngineConfig()
 
     @field_validator("thresholds")
     @classmethod
@@ -123,50 +144,79 @@ def estimate(config: CleanConfig) -> Estimate:
 
 def run(config: CleanConfig, out: Output) -> None:
     """Clean a source into `out`. Raises: DataError if there is nothing to read, nothing is left, or the alarm goes off."""
-    corpus = _scored(config, out)
-    thresholds = Thresholds(config.thresholds)
-    rules = Rules(tuple(config.rules), thresholds, tuple(config.languages))
-    comparison = Comparison(tuple(config.rules), thresholds, tuple(Path(path) / INDEX for path in config.earlier))
-    with timed("decide", documents=sum(map(len, corpus.chunks))):
-        verdicts = [decide(chunk.signals(), chunk.kinds(), rules) for chunk in corpus.chunks]
-    with timed("compare", documents=sum(map(len, corpus.chunks))):
-        gone = duplicates(corpus, verdicts, comparison)
-    lines = take_lines(corpus, verdicts, gone, comparison, out.path / line_dedup.EDITS)
-    ledger, totals = _read_ledger(corpus.chunks), Totals()
-    decisions = recorded(decided(corpus.chunks, verdicts, gone, thresholds), out.path)
-    _write(config, unique(kept(corpus.chunks, decisions, lines, ledger, totals, rules)), ledger, out)
+    with _engine(config) as engine, _scratch(out.path / SCRATCH) as folder:
+        corpus = _scored(config, out, engine)
+        thresholds = Thresholds(config.thresholds)
+        rules = Rules(tuple(config.rules), thresholds, tuple(config.languages))
+        earlier = tuple(Path(path) / INDEX for path in config.earlier)
+        comparison = Comparison(rules, earlier, folder, engine if len(corpus.chunks) > 2 else Here())
+        with timed("decide", documents=len(corpus)):
+            left = passing(corpus, rules)
+        with timed("compare", documents=len(corpus)):
+            gone = duplicates(corpus, left, comparison)
+        lines = take_lines(corpus, left, comparison, out.path / line_dedup.EDITS)
+        decisions = recorded(decided(corpus, gone, comparison, lines), out.path)
+        ledger, totals = _write(config, corpus, decisions, lines, rules, out)
     write_index(out.path / INDEX, corpus.scored, out.path)
     cost.write_total(out.logs)
     write_data_report(config.name or out.path.name, out.path, corpus.scored, rules, out.logs / REPORT)
     out.figures.update(_figures(ledger, totals))
 
 
-def _read_ledger(chunks: Sequence[Chunk]) -> Ledger:
-    """The ledger of what was read and what could not be."""
-    ledger = Ledger(STEPS)
-    for chunk in chunks:
-        ledger.add(chunk.summary["counts"])
-        ledger.rejected += chunk.summary["rejected"]
-    return ledger
+@contextlib.contextmanager
+def _engine(config: CleanConfig) -> Iterator[Engine]:
+    """Where the work is done."""
+    if config.engine.kind == "local":
+        yield Pool(_num_workers(config))
+    else:
+        from lianlu.core.ray_pool import cluster
+
+        with cluster(config.engine.address, config.workers) as engine:
+            yield engine
 
 
-def _write(config: CleanConfig, documents: Iterator[Document], ledger: Ledger, out: Output) -> None:
-    """Write what is kept, and the ledger when all have gone by. Raises: DataError if nothing is kept."""
-    first = next(documents, None)
-    if first is not None:
-        write_documents(out.path, itertools.chain([first], documents), config.rows_per_part)
-    jsonl.write_values(out.path / "rejected.jsonl", ledger.rejected)
+@contextlib.contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder for files on the way; what a killed run left there goes."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with disk_errors(folder):
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(
+    config: CleanConfig, corpus: Corpus, decided: Iterable[Sequence[Decision]], lines: Path | None, rules: Rules, out: Output
+) -> tuple[Ledger, Totals]:
+    """Write what is kept, and what became of the rest. Raises: DataError if nothing is kept."""
+    ledger, totals = Ledger(STEPS), Totals()
+    with atomic_write(out.path / REJECTED) as file:
+        rejections = Rejections(file)
+        for chunk in corpus.chunks:
+            summary = chunk.summary
+            ledger.add(summary["counts"])
+            ledger.rejected = summary["rejected"]
+            rejections.take(ledger)
+        found = kept(corpus.chunks, rejections.between(decided, ledger), lines, ledger, totals, rules)
+        documents = unique(found, repeated_ids(corpus))
+        first = next(documents, None)
+        if first is not None:
+            write_documents(out.path, itertools.chain([first], documents), config.rows_per_part)
+        rejections.take(ledger)
     steps = [{"step": step, **count} for step, count in ledger.counts().items()]
     write_json(out.path / "funnel.json", {"format": FORMAT, "steps": steps})
     if first is None:
-        raise _nothing_left(ledger, out.path / "rejected.jsonl")
+        raise _nothing_left(ledger, out.path / REJECTED)
+    return ledger, totals
 
 
 def _num_workers(config: CleanConfig) -> int:
     return config.workers or len(os.sched_getaffinity(0))
 
 
-def _scored(config: CleanConfig, out: Output) -> Corpus:
+def _scored(config: CleanConfig, out: Output, engine: Engine) -> Corpus:
     """Every chunk of the source with its scores: made now, or found in a cleaned artifact that was scored alike."""
     settings = Settings(
         rules=tuple(rule for rule in ALL_RULES if rule in config.rules),
@@ -181,40 +231,44 @@ def _scored(config: CleanConfig, out: Output) -> Corpus:
     )
     before = Path(config.scores) / SCORED
     if config.scores and _read(before / SETTINGS) == settings.fingerprint():
-        return Corpus(before, chunks_in(before), _num_workers(config))
+        return Corpus.of(before)
     folder = out.path / SCORED
     folder.mkdir(parents=True, exist_ok=True)
     listing = _listing(config)
     raws = expand(listing.raws, config.text_fields, config.max_document_bytes)
     packed = any(raw.kind in CONTAINERS and not raw.file.endswith((".jsonl", ".ndjson")) for raw in listing.raws)
-    workers = _num_workers(config) if listing.num_bytes > SERIAL_BYTES else 1
-    chunks = []
+    if listing.num_bytes <= SERIAL_BYTES and config.engine.kind == "local":
+        engine = Here()
+    chunks = chunked(raws, scale_of(listing))
+    sizes = [0]
     bad = Unreadable(config.max_bad)
     started = time.monotonic()
     with console.progress("clean", total=None if packed else listing.num_bytes / 1e6, unit="MB") as bar:
-        for number, done in run_all(folder, chunked(raws), settings, workers):
-            chunks.append(Chunk(folder, number))
-            _count_bad(bad, chunks[-1], out)
-            bar.advance(sum(raw.num_bytes for raw in done) / 1e6, documents=sum(map(len, chunks)))
+        for number, done in run_all(folder, chunks, settings, engine, config.chunk_limit_s):
+            chunk = Chunk(folder, number)
+            sizes.append(sizes[-1] + len(chunk))
+            with _on_record(folder, number + 1, out):
+                bad.add(chunk.summary["counts"]["read"]["documents_in"], chunk.summary["rejected"])
+            bar.advance(sum(raw.num_bytes for raw in done) / 1e6, documents=sizes[-1])
         out.figures["megabytes_per_s"] = round(bar.done / max(time.monotonic() - started, 1e-9), 3)
-    _count_bad(bad, None, out)
-    write_json(folder / SETTINGS, settings.fingerprint())
-    return Corpus(folder, chunks, workers)
-
-
-def _count_bad(bad: Unreadable, chunk: Chunk | None, out: Output) -> None:
-    """Count what could not be read of a chunk, or see to it that all of it is not too much. Raises: DataError if it is."""
-    try:
-        if chunk is not None:
-            bad.add(chunk.summary["counts"]["read"]["documents_in"], chunk.summary["rejected"])
-        else:
-            bad.end()
-    except DataError:
-        jsonl.write_values(out.path / "rejected.jsonl", bad.rejected)
-        raise
-    if chunk is None and bad.count:
+    with _on_record(folder, len(sizes) - 1, out):
+        bad.end()
+    if bad.count:
         listed = ", ".join(f"{rule} {count:,}" for rule, count in bad.rules.most_common())
-        console.warn(f"{bad.count:,} of {bad.num_records:,} records could not be read ({listed}): see rejected.jsonl")
+        console.warn(f"{bad.count:,} of {bad.num_records:,} records could not be read ({listed}): see {REJECTED}")
+    write_json(folder / SETTINGS, settings.fingerprint())
+    return Corpus(folder, np.array(sizes, np.int64))
+
+
+@contextlib.contextmanager
+def _on_record(folder: Path, num_chunks: int, out: Output) -> Iterator[None]:
+    """What the first chunks rejected is written down before too much of it stops the run."""
+    try:
+        yield
+    except DataError:
+        chunks = (Chunk(folder, number) for number in range(num_chunks))
+        jsonl.write_values(out.path / REJECTED, (record for chunk in chunks for record in chunk.summary["rejected"]))
+        raise
 
 
 def _listing(config: CleanConfig) -> Listing:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 from lianlu.core.pool import in_order
 from lianlu.formats.examples.record import Raw
@@ -21,7 +21,6 @@ from lianlu.train.conversations import Outcome, Renderer
 CHUNK_RECORDS = 256
 CHUNK_CHARS = 1 << 19
 MAX_WORKERS = 32
-_workers_own: list[Renderer] = []
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def rendered(
             yield chunk, [renderer.outcome(sources[chunk.source], raw) for raw in chunk.records]
         return
     jobs = ((sources[chunk.source], chunk) for chunk in work)
-    with closing(in_order(_render, jobs, workers, _doing, partial(_begin, way))) as results:
+    with closing(in_order(partial(_render, way), jobs, workers, _doing)) as results:
         for (_, chunk), outcomes in results:
             yield chunk, outcomes
 
@@ -89,15 +88,16 @@ def _num_chars(raw: Raw) -> int:
     return sum(len(value) if isinstance(value, str) else 100 for value in raw.data.values())
 
 
-def _begin(way: Way) -> None:
-    """A worker's first act: its tokenizer, and one thread for it."""
+@cache
+def _own_renderer(way: Way) -> Renderer:
+    """That of this worker, made once, with one thread for its tokenizer."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _workers_own.append(way.renderer())
+    return way.renderer()
 
 
-def _render(job: tuple[Source, Chunk]) -> list[Outcome]:
+def _render(way: Way, job: tuple[Source, Chunk]) -> list[Outcome]:
     source, chunk = job
-    return [_workers_own[0].outcome(source, raw) for raw in chunk.records]
+    return [_own_renderer(way).outcome(source, raw) for raw in chunk.records]
 
 
 def _doing(job: tuple[Source, Chunk]) -> str:

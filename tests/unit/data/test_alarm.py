@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lianlu.core.errors import DataError
-from lianlu.data.dedup.alarm import Bounds, Compared, findings, of_artifact, of_duplicates, stop_at
-from lianlu.data.dedup.duplicates import Duplicate
+from lianlu.data.dedup.alarm import Bounds, Compared, findings, findings_of_run, of_artifact, stop_at
+from lianlu.data.dedup.duplicates import repeats
 from lianlu.data.read.sources import RECORD, Raw
 from lianlu.data.rules.thresholds import Thresholds, Verdict, shipped
+from lianlu.data.scores.corpus import Corpus
 from lianlu.data.scores.decisions import Decision, write_decisions
 from lianlu.data.scores.score import Settings
 from lianlu.data.scores.scored import run_chunk
@@ -85,7 +87,13 @@ def test_a_run_and_its_record_say_the_same(tmp_path: Path) -> None:
     dropped = {1: Decision("d1", Verdict("c4.min_sentences", 1, 3)), 2: Decision("d2", exact, "d0")}
     dropped |= {3: Decision("d3", near, "d0"), 4: Decision("d4", near, "d0")}
     write_decisions(tmp_path, 0, [dropped.get(n, Decision(f"d{n}")) for n in range(6)])
-    duplicates = {(0, 3): Duplicate("near_dedup", (0, 0), 1), (0, 4): Duplicate("near_dedup", (0, 0), 1)}
-    running = list(of_duplicates(scored, [(0, 0), (0, 3), (0, 4), (0, 5)], duplicates, {(0, 0): "d0"}))
-    assert running == list(of_artifact(scored, tmp_path))
-    assert running == [Compared("even"), Compared("odd", "d0"), Compared("even", "d0"), Compared("odd")]
+    bounds = Bounds(0.3, 0.4, 1, 1)
+    running = findings_of_run(
+        Corpus.of(scored), np.array([1, 0, 0, 1, 1, 1], bool), repeats("near_dedup", [3, 4], [0, 0], 1.0), bounds
+    )
+    assert running == findings(of_artifact(scored, tmp_path), bounds)
+    assert [(finding.kind, finding.name, finding.taken, finding.documents) for finding in running] == [
+        ("cluster", "d0", 3, 4),
+        ("source", "even", 1, 2),
+        ("source", "odd", 1, 2),
+    ]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lianlu.core.pool import Here, Pool
 from lianlu.data.dedup.line_dedup import find_repeated, read_edits, read_left, units, with_repeated
 from lianlu.data.read.sources import RECORD, Raw
 from lianlu.data.rules.edits import LINE, Edit, applied
@@ -36,7 +37,7 @@ def cleaned(tmp_path: Path, texts: list[str], per_chunk: int = 3, partitions: in
     scored = scored_in(tmp_path / "scored", texts, per_chunk)
     chunks = chunks_in(scored)
     table = Thresholds({"line_dedup": {**LIMITS, **limits}})
-    find_repeated(scored, tmp_path / "edits", [None] * len(chunks), table, partitions=partitions)
+    find_repeated(scored, tmp_path / "edits", [None] * len(chunks), table, Here(), partitions)
     return [
         applied(document.text, edits)
         for number, chunk in enumerate(chunks)
@@ -89,20 +90,20 @@ def test_a_repeated_paragraph_is_one_edit(tmp_path: Path) -> None:
 def test_only_documents_that_are_looked_at_count_and_are_edited(tmp_path: Path) -> None:
     scored = scored_in(tmp_path / "scored", [SUBSCRIBE] * 4, per_chunk=4)
     table = Thresholds({"line_dedup": {**LIMITS, "code": {"max_line_documents": False}}})
-    assert find_repeated(scored, tmp_path / "e", [np.array([1, 3])], table)["line_dedup.max_line_documents"] == 0
-    assert find_repeated(scored, tmp_path / "e", [np.array([0, 1, 3])], table)["line_dedup.max_line_documents"] == 2
+    assert find_repeated(scored, tmp_path / "e", [np.array([1, 3])], table, Here())["line_dedup.max_line_documents"] == 0
+    assert find_repeated(scored, tmp_path / "e", [np.array([0, 1, 3])], table, Here())["line_dedup.max_line_documents"] == 2
     assert [len(own) for own in read_edits(tmp_path / "e", 0, 4)] == [0, 1, 0, 1]
     code = scored_in(tmp_path / "code", [SUBSCRIBE] * 4, per_chunk=4, domain="code")
-    assert find_repeated(code, tmp_path / "c", [None], table)["line_dedup.max_line_documents"] == 0
+    assert find_repeated(code, tmp_path / "c", [None], table, Here())["line_dedup.max_line_documents"] == 0
 
 
 def test_the_outcome_depends_on_neither_workers_nor_partitions(tmp_path: Path) -> None:
     texts = [f"{SUBSCRIBE}\nline of {n % 7}{'abcdefg'[n % 7]}\nown {'xy' * n}" for n in range(20)]
     scored = scored_in(tmp_path / "scored", texts)
     made = []
-    for number, (workers, partitions) in enumerate([(1, 1), (2, 4), (1, 64)]):
+    for number, (engine, partitions) in enumerate([(Here(), 1), (Pool(2), 4), (Here(), 64)]):
         folder = tmp_path / f"e{number}"
-        find_repeated(scored, folder, [None] * 7, Thresholds({"line_dedup": LIMITS}), workers, partitions)
+        find_repeated(scored, folder, [None] * 7, Thresholds({"line_dedup": LIMITS}), engine, partitions)
         made.append({path.name: path.read_bytes() for path in sorted(folder.iterdir())})
     assert made[0] == made[1] == made[2]
     assert len(made[0]) == 7

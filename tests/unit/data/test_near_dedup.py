@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import random
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lianlu.data.dedup.near_dedup import NUM_BANDS, NUM_HASHES, bands, find_duplicates, jaccard, shingles, signature
+from lianlu.core.pool import Here
+from lianlu.data.dedup.near_dedup import NUM_BANDS, NUM_HASHES, bands, jaccard, shingles, signature
+from lianlu.data.dedup.near_groups import Columns, near_duplicates
 from lianlu.data.rules.textview import TextView
 
 WORDS = [f"word{n}" for n in range(5000)]
@@ -23,9 +27,13 @@ def changed(words: list[str], share: float, rng: random.Random) -> list[str]:
 
 def decide(texts: list[str], limit: float = 0.7) -> dict[int, int]:
     sets = [shingles(TextView(text).tokens()) for text in texts]
-    keys = np.array([bands(hashes) if len(hashes) else np.zeros(NUM_BANDS, np.uint64) for hashes in sets])
-    lengths = np.array([len(text) for text in texts])
-    return {index: kept for index, kept, _ in find_duplicates(lengths, lambda b: keys[:, b], sets.__getitem__, limit)}
+    worded = np.array([n for n, hashes in enumerate(sets) if len(hashes)], np.uint32)
+    keys = np.array([bands(sets[n]) for n in worded], np.uint64).reshape(-1, NUM_BANDS)
+    lengths = np.array([len(texts[n]) for n in worded], np.int64)
+    columns = Columns(worded, lambda: lengths, lambda number: keys[:, number])
+    with tempfile.TemporaryDirectory() as folder:
+        found = near_duplicates(columns, sets.__getitem__, limit, Path(folder), Here())
+    return {index: kept for index, kept, _ in found.tolist()}
 
 
 def test_the_signature_estimates_jaccard() -> None:

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lianlu.core.errors import DataError
-from lianlu.data.dedup.duplicates import Duplicate, Place
+from lianlu.data.dedup.duplicates import Repeats
 from lianlu.data.scores.columns import decision_columns, document_columns, num_chunks
+from lianlu.data.scores.corpus import Corpus, Mask
 
 STEP = "near_dedup"
 
@@ -74,7 +77,10 @@ def findings(compared: Iterable[Compared], bounds: Bounds) -> list[Finding]:
         if document.repeats is not None:
             lost[document.source] += 1
             clusters[document.repeats] += 1
-    found = [*_sources(documents, lost, bounds), *_clusters(documents.total(), clusters, bounds)]
+    return _ordered([*_sources(documents, lost, bounds), *_clusters(documents.total(), clusters.items(), bounds)])
+
+
+def _ordered(found: list[Finding]) -> list[Finding]:
     return sorted(found, key=lambda finding: (-finding.share, finding.kind, str(finding.name)))
 
 
@@ -85,11 +91,11 @@ def _sources(documents: Counter[str], lost: Counter[str], bounds: Bounds) -> Ite
             yield Finding("source", name, lost[name], count, limit)
 
 
-def _clusters(total: int, clusters: Counter[Hashable], bounds: Bounds) -> Iterator[Finding]:
+def _clusters(total: int, clusters: Iterable[tuple[Hashable, int]], bounds: Bounds) -> Iterator[Finding]:
     limit = bounds.max_cluster_share
     if limit is False or total < bounds.min_documents:
         return
-    for name, count in clusters.items():
+    for name, count in clusters:
         if count + 1 > limit * total:
             yield Finding("cluster", name, count + 1, total, limit)
 
@@ -106,19 +112,29 @@ def stop_at(found: Sequence[Finding]) -> None:
         )
 
 
-def of_duplicates(
-    scored: Path, places: Sequence[Place], duplicates: Mapping[Place, Duplicate], names: Mapping[Place, str] | None = None
-) -> Iterator[Compared]:
-    """The documents at `places`, which were compared, while a run decides; `names` are ids of kept ones, for the message."""
-    chosen: dict[int, list[int]] = {}
-    for number, row in places:
-        chosen.setdefault(number, []).append(row)
-    for number, rows in chosen.items():
-        sources = document_columns(scored, number, "source")[0]
-        for row in rows:
-            found = duplicates.get((number, row))
-            kept = found.kept if found and found.step == STEP else None
-            yield Compared(sources[row], (names or {}).get(kept, kept) if kept else None)
+def findings_of_run(corpus: Corpus, left: Mask, gone: Repeats, bounds: Bounds) -> list[Finding]:
+    """The findings while a run decides: `left` are the documents that were compared, `gone` those of them that go.
+
+    Clusters are known by their kept documents, and two are told apart even where those have the same id.
+    """
+    documents, lost = Counter[str](), Counter[str]()
+    taken = np.zeros(len(corpus), dtype=np.bool_)
+    taken[gone["document"]] = True
+    for number, (_, own) in enumerate(corpus.slices()):
+        for source, is_left, is_taken in zip(
+            document_columns(corpus.scored, number, "source")[0], left[own].tolist(), taken[own].tolist(), strict=True
+        ):
+            documents[source] += is_left
+            lost[source] += is_taken
+    kept, counts = np.unique(gone["kept"], return_counts=True)
+    large = np.flatnonzero(counts + 1 > bounds.max_cluster_share * documents.total())
+    clusters = [(_id(corpus, int(kept[at])), int(counts[at])) for at in large]
+    return _ordered([*_sources(documents, lost, bounds), *_clusters(documents.total(), clusters, bounds)])
+
+
+def _id(corpus: Corpus, document: int) -> str:
+    number, row = corpus.place(document)
+    return corpus.chunks[number].ids()[row]
 
 
 def of_artifact(scored: Path, artifact: Path, later: Collection[str] = ()) -> Iterator[Compared]:

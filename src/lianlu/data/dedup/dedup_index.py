@@ -22,7 +22,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ import numpy.typing as npt
 
 from lianlu.core.errors import DataError
 from lianlu.core.files import disk_errors, reserve, write_json
-from lianlu.data.dedup.duplicates import Place
+from lianlu.data.dedup.duplicates import REPEAT, STEPS, Repeats
 from lianlu.data.dedup.near_dedup import (
     MAX_COMPARED,
     MAX_KEPT,
@@ -43,6 +42,7 @@ from lianlu.data.dedup.near_dedup import (
     mixed,
 )
 from lianlu.data.scores.columns import decision_columns, num_chunks
+from lianlu.data.scores.corpus import Corpus, Mask
 from lianlu.data.scores.scored import Chunk
 
 INDEX = "index"
@@ -50,15 +50,6 @@ FORMAT = 1
 _SUMMARY = "index.json"
 _ARRAYS = ("exact", "exact_rows", "bands", "band_rows", "shingles", "shingle_ends", "ids", "id_ends")
 Rows = npt.NDArray[np.uint32]
-
-
-@dataclass(frozen=True)
-class Earlier:
-    """Why a document is dropped: the step, the id of the earlier document it repeats, and how similar they are (0..1)."""
-
-    step: str
-    id: str
-    similarity: float
 
 
 def _fingerprint() -> str:
@@ -120,40 +111,39 @@ class DedupIndex:
             yield place, [row for row, _ in shared[place].most_common(MAX_COMPARED)]
 
 
-def repeated(
-    indexes: Sequence[DedupIndex], chunks: Sequence[Chunk], places: Sequence[Place], min_jaccard: float | None
-) -> dict[Place, Earlier]:
-    """What each of the documents at `places` repeats of earlier corpora, the first of the indexes first; exact before near.
+def repeated(indexes: Sequence[DedupIndex], corpus: Corpus, left: Mask, min_jaccard: float | None) -> Repeats:
+    """What each of the documents that are left repeats of earlier corpora, the first of the indexes first; exact before near.
 
     `min_jaccard` in 0..1; None: only equal texts count.
     """
-    rows: dict[int, list[int]] = {}
-    for number, row in places:
-        rows.setdefault(number, []).append(row)
-    found: dict[Place, Earlier] = {}
-    for number, own in rows.items():
-        for index in indexes:
-            left = [row for row in own if (number, row) not in found]
-            found |= {(number, row): earlier for row, earlier in _repeated(index, chunks[number], left, min_jaccard)}
-    return found
+    found = [np.empty(0, REPEAT)]
+    for chunk, start, rows in corpus.rows(left) if indexes else ():
+        own: dict[int, tuple[int, int, float, int, int]] = {}
+        for number, index in enumerate(indexes, 1):
+            others = np.array([row for row in rows.tolist() if row not in own], np.int64)
+            for row, kept, similarity, step in _repeated(index, chunk, others, min_jaccard):
+                own[row] = (start + row, kept, similarity, STEPS.index(step), number)
+        found.append(np.array([own[row] for row in sorted(own)], REPEAT))
+    return np.concatenate(found)
 
 
-def _repeated(index: DedupIndex, chunk: Chunk, rows: list[int], min_jaccard: float | None) -> Iterator[tuple[int, Earlier]]:
+def _repeated(
+    index: DedupIndex, chunk: Chunk, rows: npt.NDArray[np.int64], min_jaccard: float | None
+) -> Iterator[tuple[int, int, float, str]]:
+    """Row, row in the index, similarity and step of each that repeats a document of the index."""
     equal = index.equal(chunk.exact[rows])
-    left = []
-    for row, match in zip(rows, equal.tolist(), strict=True):
-        if match >= 0:
-            yield row, Earlier("exact_dedup", index.id(match), 1.0)
-        elif min_jaccard is not None and len(chunk.shingles(row)):
-            left.append(row)
+    for place in np.flatnonzero(equal >= 0).tolist():
+        yield int(rows[place]), int(equal[place]), 1.0, "exact_dedup"
     if min_jaccard is None:
         return
-    for place, candidates in index.candidates(chunk.bands[left]):
-        own = chunk.shingles(left[place])
+    rows = rows[(equal < 0) & (np.diff(chunk.ends, prepend=0)[rows] > 0)]
+    sets = chunk.sets()
+    for place, candidates in index.candidates(chunk.bands[rows]):
+        own = sets(int(rows[place]))
         for candidate in candidates:
             similarity = jaccard(own, index.shingles(candidate))
             if similarity >= min_jaccard:
-                yield left[place], Earlier("near_dedup", index.id(candidate), similarity)
+                yield int(rows[place]), candidate, similarity, "near_dedup"
                 break
 
 
@@ -223,9 +213,9 @@ def _write_shingles(folder: Path, scored: Path, kept: Sequence[Rows], total: int
     shingles = _created(folder / "shingles.npy", np.uint64, (total,))
     start = 0
     for number, rows in enumerate(kept):
-        chunk = Chunk(scored, number)
+        sets = Chunk(scored, number).sets()
         for row in rows.tolist():
-            own = chunk.shingles(row)
+            own = sets(row)
             shingles[start : start + len(own)] = own
             start += len(own)
 

@@ -30,16 +30,17 @@ import numpy.typing as npt
 import xxhash
 
 from lianlu.core.files import atomic_write, disk_errors
-from lianlu.core.pool import in_order
+from lianlu.core.pool import Engine, in_order
 from lianlu.data.rules.edits import LINE, Edit, joined
 from lianlu.data.rules.thresholds import Limits, Thresholds
-from lianlu.data.scores.scored import Chunk
+from lianlu.data.scores.scored import DOCUMENTS, Chunk
 
 FAMILY = "line_dedup"
 RULES = ("max_line_documents", "max_paragraph_documents")
 """Rules for lines and for paragraphs; the lowest bit of a hash says which of them it is."""
 EDITS = "line_edits"
-_CHUNKS_PER_PARTITION = 128
+_BYTES_PER_PARTITION = 32 << 20
+"""Of documents as they are packed on disk."""
 _MAX_PARTITIONS = 512
 _NEVER = np.iinfo(np.uint32).max
 _COUNT = np.dtype([("hash", "<u8"), ("chunk", "<u4"), ("documents", "<u4"), ("places", "<u4")])
@@ -123,7 +124,7 @@ Job = tuple[int, Rows | None]
 
 
 def find_repeated(
-    scored: Path, folder: Path, rows: Iterable[Rows | None], thresholds: Thresholds, workers: int = 1, partitions: int = 0
+    scored: Path, folder: Path, rows: Sequence[Rows | None], thresholds: Thresholds, engine: Engine, partitions: int = 0
 ) -> dict[str, int]:
     """Write the edits for every chunk of `scored` into `folder`; returns how many edits each rule made.
 
@@ -131,27 +132,30 @@ def find_repeated(
     `thresholds` has the rules. `partitions` (a power of two; 0: by size) bounds memory. Raises: DataError if a worker dies,
     ArtifactError if the disk is full.
     """
-    jobs: list[Job] = list(enumerate(rows))
     work = _Work(scored, folder, thresholds)
-    count = partitions or min(1 << (len(jobs) // _CHUNKS_PER_PARTITION).bit_length(), _MAX_PARTITIONS)
+    count = partitions or _num_partitions(scored)
     parts = folder / "parts"
     with disk_errors(folder):
         parts.mkdir(parents=True, exist_ok=True)
-        lowest = _spread(parts, _mapped(partial(_counted, work), jobs, workers), count)
+        lowest = _spread(parts, in_order(partial(_counted, work), enumerate(rows), engine, _doing), count)
         _sum(parts, folder, count, lowest, int(thresholds.of(FAMILY)["max_places"]))
         shutil.rmtree(parts)
         made = Counter[str]()
-        for _, own in _mapped(partial(_edited, work), jobs, workers):
+        for _, own in in_order(partial(_edited, work), enumerate(rows), engine, _doing):
             made.update(own)
         for name in ("repeated.hash", "repeated"):
             (folder / name).unlink()
     return {f"{FAMILY}.{rule}": made[rule] for rule in RULES}
 
 
-def _mapped(function: Any, jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Any]]:
-    if workers == 1:
-        return ((job, function(job)) for job in jobs)
-    return in_order(function, jobs, workers, lambda job: f"looked for repeated lines in chunk {job[0]}")
+def _num_partitions(scored: Path) -> int:
+    """As many as it takes for each to have the lines of some hundred megabytes of text."""
+    size = sum(path.stat().st_size for path in scored.glob(f"*{DOCUMENTS}"))
+    return min(1 << (size // _BYTES_PER_PARTITION).bit_length(), _MAX_PARTITIONS)
+
+
+def _doing(job: Job) -> str:
+    return f"looked for repeated lines in chunk {job[0]}"
 
 
 def _documents(work: _Work, job: Job) -> Iterator[tuple[int, int, list[Unit], Limits]]:

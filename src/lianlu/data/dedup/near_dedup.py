@@ -10,8 +10,9 @@ outcome does not depend on chunks or workers. The hash functions are multiply-sh
 from __future__ import annotations
 
 import itertools
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,8 @@ MAX_COMPARED = 64
 """Kept documents remembered for one key, and compared with one document: what a template shared by thousands may cost."""
 Hashes = npt.NDArray[np.uint64]
 Longs = npt.NDArray[np.int64]
+PAIR = np.dtype([("document", "<u4"), ("length", "<i8"), ("group", "<i8")])
+"""A document, its length, and a group that it is in."""
 
 
 def _splitmix(start: int, count: int) -> Hashes:
@@ -85,65 +88,73 @@ def jaccard(a: Hashes, b: Hashes) -> float:
     return shared / max(len(a) + len(b) - shared, 1)
 
 
-def find_duplicates(
-    lengths: Longs, band: Callable[[int], Hashes], sets: Callable[[int], Hashes], min_jaccard: float
-) -> Iterator[tuple[int, int, float]]:
-    """The documents to drop: (document, the kept one it repeats, their similarity), from the longest to the shortest.
-
-    `band(b)` gives the keys of band b for all documents, `sets(i)` the shingles of document i. Memory is a few words a
-    document for one band at a time, and more only for documents that share a key with another.
-    """
-    order = np.lexsort((np.arange(len(lengths)), -lengths))
-    groups = _collisions(band, order)
-    kept: defaultdict[int, list[int]] = defaultdict(list)
-    for index, own_groups in groups:
-        own = sets(index)
-        if not len(own):
-            continue
-        shared = Counter(other for group in own_groups for other in kept[group])
-        found = next(_verified(own, (other for other, _ in shared.most_common(MAX_COMPARED)), sets, min_jaccard), None)
-        if found:
-            yield index, *found
-            continue
-        for group in own_groups:
-            if len(kept[group]) < MAX_KEPT:
-                kept[group].append(index)
-
-
-def _collisions(band: Callable[[int], Hashes], order: Longs) -> Iterator[tuple[int, list[int]]]:
-    """Documents that share a key with another one, in this order, with the numbers of the groups that share one."""
-    members, groups, count = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
-    for number in range(NUM_BANDS):
-        own, numbers = _shared(band(number))
-        members.append(own)
-        groups.append(numbers + count)
-        count += int(numbers[-1]) + 1 if len(numbers) else 0
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))
-    all_members, all_groups = np.concatenate(members), np.concatenate(groups)
-    sorting = np.argsort(rank[all_members], kind="stable")
-    all_members, all_groups = all_members[sorting], all_groups[sorting]
-    starts = np.flatnonzero(np.diff(all_members, prepend=-1))
-    for start, end in itertools.pairwise(np.append(starts, len(all_members))):
-        yield int(all_members[start]), all_groups[start:end].tolist()
-
-
-def _shared(keys: Hashes) -> tuple[Longs, Longs]:
-    """The places of keys that occur more than once, and for each the number of its key, from 0."""
+def shared(keys: Hashes) -> tuple[Longs, Longs]:
+    """The places of keys that occur more than once, those of one key together, and for each the number of its key, from 0."""
     sorting = np.argsort(keys, kind="stable")
     ordered = keys[sorting]
     new = np.ones(len(keys), dtype=bool)
     np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
+    del ordered
     alone = new & np.append(new[1:], True)[: len(keys)]
     return sorting[~alone], np.cumsum(new[~alone]) - 1
 
 
+def find_duplicates(
+    pairs: npt.NDArray[Any], sets: Callable[[int], Hashes], min_jaccard: float
+) -> Iterator[tuple[int, int, float]]:
+    """The documents to drop: (document, the kept one it repeats, their similarity), from the longest to the shortest.
+
+    `pairs` (of kind `PAIR`) are all documents that share keys with others, each with its length, once for each group of
+    documents that share a key; `sets` gives the shingles of a document, which are not none.
+    """
+    numbers, groups = np.unique(pairs["group"], return_inverse=True)
+    order = np.lexsort((groups, pairs["document"], -pairs["length"]))
+    documents, groups = pairs["document"][order], groups[order]
+    kept = _Kept(np.bincount(groups, minlength=len(numbers)))
+    starts = np.flatnonzero(np.diff(documents.astype(np.int64), prepend=-1))
+    for start, end in itertools.pairwise([*starts.tolist(), len(documents)]):
+        document, own_groups = int(documents[start]), groups[start:end].tolist()
+        met = Counter(other for group in own_groups for other in kept.of(group))
+        found = (
+            _verified(sets(document), (other for other, _ in met.most_common(MAX_COMPARED)), sets, min_jaccard) if met else None
+        )
+        if found:
+            yield document, *found
+            continue
+        for group in own_groups:
+            kept.add(group, document)
+
+
+class _Kept:
+    """The first documents kept in each group, `MAX_KEPT` at most, in one array."""
+
+    def __init__(self, sizes: Longs) -> None:
+        room = np.minimum(sizes, MAX_KEPT)
+        self._ends = np.cumsum(room)
+        self._next = self._ends - room
+        self._firsts = self._next.copy()
+        self._documents = np.empty(int(room.sum()), np.uint32)
+
+    def of(self, group: int) -> list[int]:
+        """Those of one group, in the order they were kept."""
+        documents: list[int] = self._documents[self._firsts[group] : self._next[group]].tolist()
+        return documents
+
+    def add(self, group: int, document: int) -> None:
+        """Keep another one, if there is room."""
+        if self._next[group] < self._ends[group]:
+            self._documents[self._next[group]] = document
+            self._next[group] += 1
+
+
 def _verified(
     own: Hashes, candidates: Iterable[int], sets: Callable[[int], Hashes], min_jaccard: float
-) -> Iterator[tuple[int, float]]:
+) -> tuple[int, float] | None:
+    """The first of the candidates that is similar enough, and how similar it is."""
     for other in candidates:
         theirs = sets(other)
         if min(len(own), len(theirs)) >= min_jaccard * max(len(own), len(theirs)):
             similarity = jaccard(own, theirs)
             if similarity >= min_jaccard:
-                yield other, similarity
+                return other, similarity
+    return None

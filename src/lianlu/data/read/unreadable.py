@@ -11,7 +11,6 @@ small source counts as one of `SMALL` records, so that one bad file among three 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 from lianlu.core.errors import DataError
@@ -20,6 +19,8 @@ EARLY, SMALL = 1000, 100
 FIRST = 5
 HINTS = {
     "read.bad_line": "if the text is in another field, name it with text_fields",
+    "read.crashed": "look at the files that are named, and run again with fewer workers if memory was short",
+    "read.max_seconds": "give a chunk more time with chunk_limit_s",
     "read.damaged": "get the damaged files again",
     "read.encoding": "turn texts into UTF-8 first, for example with iconv -f GB18030 -t UTF-8",
     "read.unreadable": "check permissions and the disk they are on",
@@ -37,7 +38,6 @@ class Unreadable:
         self.limit = limit
         self.num_records = 0
         self.rules = Counter[str]()
-        self.rejected: list[Mapping[str, Any]] = []
         self._first: list[str] = []
 
     @property
@@ -48,7 +48,6 @@ class Unreadable:
     def add(self, num_records: int, rejected: list[dict[str, Any]]) -> None:
         """Note what a chunk had and what was rejected of it. Raises: DataError if that is too much."""
         self.num_records += num_records
-        self.rejected += rejected
         for record in rejected:
             if record["rule"] in HINTS:
                 self.rules[record["rule"]] += 1

@@ -6,16 +6,19 @@
     scored/00012.shingles.npy       the shingles, one after another
     scored/00012.json               counts, what could not be read, fingerprint of the input; written last
 
-Chunks are cut by size and count alone, so that they do not depend on the number of workers; a stage that was killed finds
-its finished chunks again.
+Chunks are cut by size and count alone, larger ones where the source is large, so that they do not depend on the number of
+workers; a stage that was killed finds its finished chunks again. A piece of the source that ends the process which reads it,
+or hangs, is found by trying the pieces of its chunk one by one, and rejected (`read.crashed`, `read.max_seconds`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
-from functools import cache, partial
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +27,13 @@ import numpy.typing as npt
 import xxhash
 
 from lianlu.core.files import atomic_write
-from lianlu.core.pool import in_order
+from lianlu.core.pool import Engine, Lost, in_order
 from lianlu.core.store import LOGS
 from lianlu.data.dedup.near_dedup import NUM_BANDS, Hashes
 from lianlu.data.read.html_extractor import HtmlExtractor, Name
-from lianlu.data.read.sources import Raw
+from lianlu.data.read.sources import Listing, Raw
 from lianlu.data.rules.edits import Edit
+from lianlu.data.rules.thresholds import Verdict
 from lianlu.data.scores import cost
 from lianlu.data.scores.ledger import Ledger
 from lianlu.data.scores.score import READ_STEPS, Scored, Settings, score
@@ -37,19 +41,28 @@ from lianlu.formats.documents import Document, read_parquet, write_parquet
 
 CHUNK_BYTES = 1 << 20
 CHUNK_RAWS = 1000
+NUM_CHUNKS = 4096
+"""Chunks are made larger, up to `MAX_SCALE` times, where there would be more of them."""
+MAX_SCALE = 64
 SCORED, SETTINGS = "scored", "settings.json"
 DOCUMENTS = ".documents.parquet"
 EDIT = {"start": "int64", "end": "int64", "text": "string", "kind": "string", "rule": "string"}
 
 
-def chunked(raws: Iterable[Raw]) -> Iterator[list[Raw]]:
-    """Runs of about a mebibyte, or of a thousand pieces."""
+def scale_of(listing: Listing) -> int:
+    """How many times larger than usual chunks are to be, so that a large source does not make millions of files."""
+    wanted = max(listing.num_bytes / CHUNK_BYTES, len(listing.raws) / CHUNK_RAWS) / NUM_CHUNKS
+    return min(1 << max(math.ceil(wanted) - 1, 0).bit_length(), MAX_SCALE)
+
+
+def chunked(raws: Iterable[Raw], scale: int = 1) -> Iterator[list[Raw]]:
+    """Runs of about a mebibyte, or of a thousand pieces, or so many times that."""
     chunk: list[Raw] = []
     size = 0
     for raw in raws:
         chunk.append(raw)
         size += raw.num_bytes
-        if size >= CHUNK_BYTES or len(chunk) >= CHUNK_RAWS:
+        if size >= scale * CHUNK_BYTES or len(chunk) >= scale * CHUNK_RAWS:
             yield chunk
             chunk, size = [], 0
     if chunk:
@@ -57,20 +70,47 @@ def chunked(raws: Iterable[Raw]) -> Iterator[list[Raw]]:
 
 
 class Chunk:
-    """A finished chunk on disk; its columns are read when they are asked for."""
+    """A finished chunk on disk; every column is read when it is asked for, and not kept."""
 
     def __init__(self, folder: Path, number: int) -> None:
         self._base = folder / f"{number:05d}"
-        self.summary: dict[str, Any] = json.loads(self._file(".json").read_text(encoding="utf-8"))
-        with np.load(self._file(".npz"), allow_pickle=False) as arrays:
-            self.ends: npt.NDArray[np.int64] = arrays["ends"]
-            self.num_bytes: npt.NDArray[np.int64] = arrays["num_bytes"]
-            self.exact: npt.NDArray[np.uint8] = arrays["exact"]
-            self.bands: Hashes = arrays["bands"]
-        self._shingles: Hashes | None = None
 
     def __len__(self) -> int:
+        return self._length
+
+    @cached_property
+    def _length(self) -> int:
         return len(self.ends)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Counts, and what could not be read."""
+        summary: dict[str, Any] = json.loads(self._file(".json").read_text(encoding="utf-8"))
+        return summary
+
+    @property
+    def ends(self) -> npt.NDArray[np.int64]:
+        """Where the shingles of each document end."""
+        column: npt.NDArray[np.int64] = self._array("ends")
+        return column
+
+    @property
+    def num_bytes(self) -> npt.NDArray[np.int64]:
+        """The size of each text without the lines taken out."""
+        column: npt.NDArray[np.int64] = self._array("num_bytes")
+        return column
+
+    @property
+    def exact(self) -> npt.NDArray[np.uint8]:
+        """The hash of each text, 16 bytes a row."""
+        column: npt.NDArray[np.uint8] = self._array("exact")
+        return column
+
+    @property
+    def bands(self) -> Hashes:
+        """The band keys of each document, a row each."""
+        column: Hashes = self._array("bands")
+        return column
 
     def documents(self) -> Iterator[Document]:
         """The documents, in order."""
@@ -99,12 +139,16 @@ class Chunk:
         """What is to be changed in every document when it is written."""
         return [[Edit(**edit) for edit in row] for row in self._table("edits")["edits"].to_pylist()]
 
-    def shingles(self, index: int) -> Hashes:
-        """The shingles of one document, from a memory map."""
-        if self._shingles is None:
-            self._shingles = np.load(self._file(".shingles.npy"), mmap_mode="r" if self.ends[-1] else None, allow_pickle=False)
-        assert self._shingles is not None
-        return self._shingles[int(self.ends[index - 1]) if index else 0 : int(self.ends[index])]
+    def sets(self) -> Callable[[int], Hashes]:
+        """What gives the shingles of a document by its row, from a memory map."""
+        ends = self.ends
+        # an empty file cannot be mapped
+        whole = np.load(self._file(".shingles.npy"), mmap_mode="r" if len(ends) and ends[-1] else None, allow_pickle=False)
+        return lambda row: whole[int(ends[row - 1]) if row else 0 : int(ends[row])]
+
+    def _array(self, name: str) -> Any:
+        with np.load(self._file(".npz"), allow_pickle=False) as arrays:
+            return arrays[name]
 
     def _table(self, *columns: str) -> Any:
         import pyarrow.parquet as pq
@@ -194,19 +238,45 @@ def _pages(limit_s: float, name: Name) -> HtmlExtractor:
     return HtmlExtractor(limit_s, name)
 
 
-def run_all(folder: Path, chunks: Iterable[list[Raw]], settings: Settings, workers: int) -> Iterator[tuple[int, list[Raw]]]:
-    """Work through all chunks with so many processes; yields (number, raws) of each as it is done, in order.
+def run_all(
+    folder: Path, chunks: Iterable[list[Raw]], settings: Settings, engine: Engine, limit_s: float | None = None
+) -> Iterator[tuple[int, list[Raw]]]:
+    """Work through all chunks; yields (number, raws) of each as it is done, in order.
 
-    A few chunks per worker are held in memory. Raises: DataError if a worker dies.
+    A few chunks per worker are held in memory. A piece that takes its worker down with it, or takes longer than `limit_s`,
+    is rejected. Raises: DataError if a chunk is lost though none of its pieces is to blame.
     """
-    work, jobs = partial(_run_missing, folder, settings), enumerate(chunks)
-    if workers == 1:
-        for job in jobs:
-            work(job)
+    work = partial(_run_missing, folder, settings)
+    with closing(engine.results(work, enumerate(chunks), limit_s)) as results:
+        for job, outcome in results:
+            if isinstance(outcome, Lost):
+                _run_without_killers(folder, job, settings, engine.alone(), limit_s)
             yield job
-        return
-    for job, _ in in_order(work, jobs, workers, _doing):
-        yield job
+
+
+def _run_without_killers(
+    folder: Path, job: tuple[int, list[Raw]], settings: Settings, engine: Engine, limit_s: float | None
+) -> None:
+    """Try the pieces of a chunk one by one; then do the chunk with those rejected that were lost."""
+    number, raws = job
+    tried = engine.results(partial(_try, settings), raws, limit_s)
+    left = [_killer(raw, outcome, limit_s) if isinstance(outcome, Lost) else raw for raw, outcome in tried]
+    for _ in in_order(partial(_run_missing, folder, settings), [(number, left)], engine, _doing):
+        pass
+
+
+def _try(settings: Settings, raw: Raw) -> None:
+    for _ in score(raw, settings, _pages(settings.html_limit_s, settings.extractor), Ledger(READ_STEPS)):
+        pass
+    cost.taken()
+
+
+def _killer(raw: Raw, lost: Lost, limit_s: float | None) -> Raw:
+    """A piece with the verdict that it takes its reader down."""
+    verdict = Verdict("read.crashed", "the process died", "a process that lives on")
+    if lost.reason == "took too long" and limit_s is not None:
+        verdict = Verdict("read.max_seconds", "over", limit_s)
+    return replace(raw, content=None, verdict=verdict)
 
 
 def _run_missing(folder: Path, settings: Settings, job: tuple[int, list[Raw]]) -> None:
@@ -217,4 +287,4 @@ def _run_missing(folder: Path, settings: Settings, job: tuple[int, list[Raw]]) -
 
 def _doing(job: tuple[int, list[Raw]]) -> str:
     _, raws = job
-    return f"read {raws[0].path or raws[0].id}"
+    return f"read {raws[0].path or raws[0].id}, or what follows"
