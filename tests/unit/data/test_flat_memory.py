@@ -70,7 +70,7 @@ def clean(scored: Path, target: Path) -> tuple[int, int]:
     with open(target / "rejected.jsonl", "wb") as file:
         rejections = Rejections(file)
         decisions = rejections.between(recorded(decided(corpus, gone, comparison, None), target), ledger)
-        documents = unique(kept(corpus.chunks, decisions, None, ledger, totals), repeated_ids(corpus))
+        documents = unique(kept(corpus.chunks, decisions, None, ledger, totals, rules), repeated_ids(corpus))
         count = sum(1 for _ in documents)
         rejections.take(ledger)
     write_index(target / "index", corpus.scored, target)
