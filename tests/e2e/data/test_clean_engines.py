@@ -19,6 +19,7 @@ import pytest
 import lianlu
 from lianlu.core.config import validate, with_overrides
 from lianlu.core.errors import ConfigError
+from lianlu.core.files import files_below
 from lianlu.core.pool import Lost, in_order
 from lianlu.core.ray_pool import cluster
 from lianlu.core.store import LOGS, Output
@@ -44,23 +45,27 @@ if __name__ == "__main__":
 
 KILLER, SLEEPER = "This text ends its reader.", "This text holds its reader up."
 TRAP = f"""
-import importlib.abc, os, sys, time
+import importlib.abc, importlib.util, os, sys, time
+
+def set_trap(module):
+    plain = module.normalise
+    def normalise(text):
+        if {KILLER!r} in text:
+            os.kill(os.getpid(), 11)
+        if {SLEEPER!r} in text:
+            time.sleep(3600)
+        return plain(text)
+    module.normalise = normalise
 
 class Trap(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
         if name != "lianlu.data.read.normalise":
             return None
         sys.meta_path.remove(self)
-        module = __import__(name, fromlist=["normalise"])
-        plain = module.normalise
-        def normalise(text):
-            if {KILLER!r} in text:
-                os.kill(os.getpid(), 11)
-            if {SLEEPER!r} in text:
-                time.sleep(3600)
-            return plain(text)
-        module.normalise = normalise
-        return module.__spec__
+        spec = importlib.util.find_spec(name)
+        run = spec.loader.exec_module
+        spec.loader.exec_module = lambda module: (run(module), set_trap(module))
+        return spec
 
 sys.meta_path.insert(0, Trap())
 """
@@ -129,14 +134,14 @@ def _many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(source: Path, target: Path, *overrides: str) -> dict[str, bytes]:
-    """Everything that the stage writes but logs."""
+    """Everything that belongs to the artifact but logs."""
     target.mkdir(exist_ok=True)
     clean.run(validate(CleanConfig, with_overrides({"source": str(source)}, overrides)), Output(target))
     return files(target)
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
+    paths = (path.relative_to(folder) for path in files_below(folder))
     return {str(path): (folder / path).read_bytes() for path in paths if path.parts[0] != LOGS}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lianlu.core.config import canonical, validate, with_overrides
+from lianlu.core.config import aside_fields, canonical, validate, with_overrides
 from lianlu.core.errors import ConfigError, DataError
 from lianlu.core.store import Output
 from lianlu.data import clean
@@ -321,3 +321,14 @@ def test_scores_that_do_not_fit_are_made_anew_from_what_was_read(corpus: Path, c
 def test_an_artifact_as_source_is_what_it_kept(cleaned: Output, tmp_path: Path) -> None:
     again = run(cleaned.path, tmp_path / "again")
     assert list(read_documents(again.path)) == list(read_documents(cleaned.path))
+
+
+def test_a_cluster_needs_the_library(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match="needs the library ray") as caught:
+        run(corpus, tmp_path / "out", "engine.kind=ray")
+    assert caught.value.hint == "pip install lianlu[ray]"
+
+
+def test_where_the_work_is_done_does_not_change_the_key() -> None:
+    assert {"engine", "workers"} <= aside_fields(CleanConfig)
