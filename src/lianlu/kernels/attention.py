@@ -21,7 +21,7 @@ Boundaries = Sequence[int] | Tensor
 
 # up to this length the backward pass of the CPU's flash kernel takes twice as long in bf16 as in fp32
 WIDENED_TOKENS = 192
-# and for each other length it makes machine code and keeps it for good, about 7 MB: longer sequences are padded to a multiple
+# and for each other length it makes machine code and keeps it for good, about 5 MB: longer sequences are padded to a multiple
 LENGTH_MULTIPLE = 64
 
 
