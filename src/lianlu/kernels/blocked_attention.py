@@ -23,18 +23,30 @@ BLOCK = 128
 
 def blocked_attention(q_GQSK: Tensor, k_GSK: Tensor, v_GSK: Tensor) -> Tensor:
     """o_GQSK in the dtype of the inputs; differentiable once."""
+    return _Blocked.apply(q_GQSK.contiguous(), k_GSK.contiguous(), v_GSK.contiguous())  # type: ignore[no-untyped-call,no-any-return]
+
+
+@torch.library.custom_op("lianlu::blocked_attention", mutates_args=())
+def _attended(q_GQSK: Tensor, k_GSK: Tensor, v_GSK: Tensor) -> Tensor:
+    """The forward pass, one operation for those who decide what to keep of it."""
+    o_GQSK = torch.empty_like(q_GQSK)
     with torch.autocast("cpu", enabled=False):
-        return _Blocked.apply(q_GQSK.contiguous(), k_GSK.contiguous(), v_GSK.contiguous())  # type: ignore[no-untyped-call,no-any-return]
+        for start, end in _blocks(q_GQSK):
+            p_GRE = _probabilities(q_GQSK, k_GSK, start, end).to(q_GQSK.dtype)
+            o_GQSK[:, :, start:end] = _by_query(torch.bmm(p_GRE, v_GSK[:, :end]), q_GQSK)
+    return o_GQSK
+
+
+@_attended.register_fake
+def _(q_GQSK: Tensor, k_GSK: Tensor, v_GSK: Tensor) -> Tensor:
+    return torch.empty_like(q_GQSK)
 
 
 class _Blocked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q_GQSK: Tensor, k_GSK: Tensor, v_GSK: Tensor) -> Tensor:
         ctx.save_for_backward(q_GQSK, k_GSK, v_GSK)
-        o_GQSK = torch.empty_like(q_GQSK)
-        for start, end in _blocks(q_GQSK):
-            p_GRE = _probabilities(q_GQSK, k_GSK, start, end).to(q_GQSK.dtype)
-            o_GQSK[:, :, start:end] = _by_query(torch.bmm(p_GRE, v_GSK[:, :end]), q_GQSK)
+        o_GQSK: Tensor = _attended(q_GQSK, k_GSK, v_GSK)
         return o_GQSK
 
     @staticmethod
