@@ -16,11 +16,11 @@ run: $(RUN)/.ready
 
 test: $(TEST)/.ready check
 	$(TEST)/bin/lianlu pull smollm2-135m-instruct
-	$(TEST)/bin/pytest -n 2 --dist loadfile tests/unit tests/parity
-	$(TEST)/bin/pytest --durations=10 tests/e2e tests/gpu
+	$(TEST)/bin/pytest -n 2 --dist loadfile -m "not e2e" tests/unit tests/parity
+	$(TEST)/bin/pytest --durations=10 -m "e2e or gpu" tests
 
 fast: $(TEST)/.ready
-	$(TEST)/bin/pytest -n 2 --dist loadfile tests/unit
+	$(TEST)/bin/pytest -n 2 --dist loadfile -m "not e2e" tests/unit
 
 check: $(TEST)/.ready
 	$(TEST)/bin/ruff format --check .

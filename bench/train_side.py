@@ -70,6 +70,8 @@ def our_step(case: str, precision: str) -> Step:
 
     config = TrainConfig(optim=AdamW(lr=LR, betas=BETAS, weight_decay=WEIGHT_DECAY, clip=CLIP), precision=precision)
     layout = Layout(config)
+    if precision == "bfloat16":
+        machine.keep_freed_memory()
     if case == "pretrain":
         model = build_model(ModelConfig(architecture="llama", **SHAPE), seed=0)
         rows: Rows = random_rows

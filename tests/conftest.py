@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 
 # started in the background by a shell, a process ignores Ctrl-C, and so would all that the tests start
@@ -19,6 +22,14 @@ settings.load_profile("any machine")
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("LIANLU_TEST_DATA", ROOT.parent / "shared" / "data"))
 SMOLLM2 = "smollm2-135m-instruct"
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers_each_time() -> None:
+    """What a test draws does not depend on the tests before it, nor on the day."""
+    torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -89,10 +89,25 @@ def _recipe_of(name: str, words: list[str]) -> Any:
     if "=" not in words[0]:
         table, overrides = read_toml(Path(words[0])), overrides[1:]
     if "steps" not in table:
-        fields = with_overrides(table, overrides)
+        fields = _with_stored(name, with_overrides(table, overrides))
         return build_recipe(name, {"steps": {name: {"stage": name, **fields}}})
     recipe = build_recipe(Path(words[0]).stem, with_overrides(table, overrides))
     wanted = [step.name for step in recipe.steps if step.stage_name == name]
     if not wanted:
         raise ConfigError(f"{words[0]} has no step of stage {name}", hint="`lianlu plan` shows the steps of a recipe")
     return recipe.only(wanted)
+
+
+def _with_stored(name: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """`@step` of an input means the newest artifact of that name here, since there is no other step. Raises: ArtifactError."""
+    from lianlu.core.config import input_fields
+    from lianlu.core.store import Store
+    from lianlu.stages import STAGES
+
+    def stored(value: Any) -> Any:
+        if isinstance(value, list):
+            return [stored(each) for each in value]
+        return Store.locate().get(value).id if isinstance(value, str) and value.startswith("@") else value
+
+    inputs = input_fields(STAGES[name].config_class())
+    return {key: stored(value) if key in inputs else value for key, value in fields.items()}

@@ -51,6 +51,7 @@ KEPT = frozenset(
         "aten::linear",
         "mkldnn::_linear_pointwise",
         "lianlu::nf4_product",
+        "lianlu::blocked_attention",
         "aten::_scaled_dot_product_flash_attention",
         "aten::_scaled_dot_product_flash_attention_for_cpu",
         "aten::_scaled_dot_product_efficient_attention",

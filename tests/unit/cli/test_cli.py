@@ -90,6 +90,18 @@ def test_user_mistakes_end_with_code_2_and_a_hint(home: Path, capsys: Captured, 
     assert "Traceback" not in text
 
 
+def test_outside_a_recipe_an_input_may_name_what_is_in_the_store(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    text = " ".join(f"the {word} is in this house for {number} days" for number in range(40) for word in ("cat", "dog", "tree"))
+    (tmp_path / "notes" / "a.txt").write_text(text)
+    assert call(["clean", f"source={tmp_path / 'notes'}", "rules=[]"]) == 0
+    assert call(["tokenizer", "data=@clean", "vocab_size=512"]) == 0
+    assert call(["tokenizer", 'data=["@clean", "@clean"]', "vocab_size=520"]) == 0
+    store = Store(home)
+    assert {record.artifact for record in store.get("@tokenizer").manifest.inputs} == {store.get("@clean").id}
+    assert call(["tokenizer", "data=@nothing"]) == 2
+
+
 def test_unknown_verb_and_missing_argument_end_with_code_2(capsys: Captured) -> None:
     assert call(["frobnicate"]) == 2
     assert call(["run"]) == 2

@@ -13,6 +13,7 @@ from lianlu.kernels.attention import (
     packed_positions,
     varlen_attention,
 )
+from lianlu.kernels.blocked_attention import BLOCK, blocked_attention
 
 torch.set_num_threads(1)
 
@@ -102,12 +103,28 @@ def test_bfloat16_of_any_length_is_near_the_definition() -> None:
 def test_bfloat16_asks_for_few_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = set()
 
-    def spy(q: Tensor, *rest: Tensor, is_causal: bool) -> Tensor:
-        asked.add((q.dtype, q.shape[2]))
+    def spy(q: Tensor, *rest: Tensor) -> Tensor:
+        asked.add(q.shape[2])
         return torch.zeros_like(q)
 
-    monkeypatch.setattr(attention, "scaled_dot_product_attention", spy)
+    monkeypatch.setattr(attention, "blocked_attention", spy)
     for length in range(1, 5 * LENGTH_MULTIPLE + 1):
         q, k, v = (torch.zeros(length, heads, 8, dtype=torch.bfloat16) for heads in (2, 1, 1))
         assert varlen_attention(q, k, v, [0, length]).shape == q.shape
-    assert {length for dtype, length in asked if dtype == torch.bfloat16} == {4 * LENGTH_MULTIPLE, 5 * LENGTH_MULTIPLE}
+    assert asked == {count * LENGTH_MULTIPLE for count in (2, 3, 4, 5)}
+
+
+@pytest.mark.parametrize("num_tokens", [1, 100, BLOCK, BLOCK + 1, 3 * BLOCK - 7])
+def test_blocks_of_queries_are_one_attention(num_tokens: int) -> None:
+    """In fp32, where nothing is rounded: outputs and gradients are those of dense attention, also under autocast."""
+    q, k, v = random_qkv(num_tokens, 6, 2)
+    q_GQSK = q.view(num_tokens, 2, 3, -1).permute(1, 2, 0, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        o_GQSK = blocked_attention(q_GQSK, k.transpose(0, 1), v.transpose(0, 1))
+    ours, oracle = o_GQSK.permute(2, 0, 1, 3).reshape(q.shape), dense(q, k, v, [0, num_tokens])
+    torch.testing.assert_close(ours, oracle, rtol=1e-5, atol=1e-6)
+    weight = torch.linspace(-1, 1, oracle.numel()).view_as(oracle)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.autograd.grad((ours * weight).sum(), (q, k, v))
+    for mine, theirs in zip(found, torch.autograd.grad((oracle * weight).sum(), (q, k, v)), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)

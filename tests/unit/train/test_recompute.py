@@ -36,7 +36,7 @@ Made = Callable[[], Decoder]
 
 def batches() -> list[Packed]:
     source = np.random.default_rng(3)
-    lengths = [(5, 17, 9), (30, 2), (1,), (11, 13, 7, 3), (40,)]
+    lengths = [(5, 17, 9), (30, 2), (1,), (11, 13, 7, 3), (40,), (150, 20)]
     return [pack([Segment(source.integers(0, 50, n), source.integers(0, 50, n)) for n in row]) for row in lengths]
 
 

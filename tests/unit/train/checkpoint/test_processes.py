@@ -8,6 +8,7 @@ import pytest
 
 from ..parallel.spawn import case_names, run_cases
 
+pytestmark = pytest.mark.e2e
 FILES = [Path(__file__).with_name("cases_states.py")]
 
 

@@ -18,6 +18,7 @@ from lianlu.core.files import files_below
 from lianlu.core.store import Output
 from lianlu.train import pretrain, sft
 
+pytestmark = pytest.mark.e2e
 NUM_KILLS = 3
 MakeOutput = Callable[[str], Output]
 

@@ -23,6 +23,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return dict(SPAWN["run_cases"]([CASES], 2, tmp_path_factory.mktemp("stages")))
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("name", SPAWN["case_names"]([CASES]))
 def test_two_stages(name: str, outcomes: dict[str, str]) -> None:
     assert not outcomes[name], outcomes[name]

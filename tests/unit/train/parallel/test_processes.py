@@ -8,6 +8,7 @@ import pytest
 
 from .spawn import case_names, run_cases
 
+pytestmark = pytest.mark.e2e
 HERE = Path(__file__).parent
 FILES = {
     2: [HERE / "cases_two.py"],
