@@ -118,7 +118,7 @@ def test_places_ids_and_shingles_are_found_by_number(tmp_path: Path) -> None:
     assert [ids[n] for n in (2, 4, 9)] == ["d2", "d4", "d9"]
     shingles = Shingles(corpus)
     shingles.OPEN = 1
-    assert [shingles(n).tolist() for n in (9, 2, 9)] == [corpus.chunks[n // 4].sets()(n % 4).tolist() for n in (9, 2, 9)]
+    assert [shingles(n).tolist() for n in (9, 2, 9)] == [corpus.chunks[n // 4].shingles(n % 4).tolist() for n in (9, 2, 9)]
 
 
 def test_ids_that_repeat_are_told_apart(tmp_path: Path) -> None:

@@ -139,6 +139,10 @@ class Chunk:
         """What is to be changed in every document when it is written."""
         return [[Edit(**edit) for edit in row] for row in self._table("edits")["edits"].to_pylist()]
 
+    def shingles(self, row: int) -> Hashes:
+        """Those of one document; `sets` is for many."""
+        return self.sets()(row)
+
     def sets(self) -> Callable[[int], Hashes]:
         """What gives the shingles of a document by its row, from a memory map."""
         ends = self.ends
