@@ -30,7 +30,6 @@ from lianlu.core.stage import Estimate
 from lianlu.core.store import Output
 from lianlu.data.code.repository import MAX_BYTES, REPOSITORY, concatenated
 from lianlu.data.code.source_file import path_of
-from lianlu.data.scores.keep import unique
 from lianlu.formats.documents import COLUMNS, Document, document_files, read_documents, write_documents
 
 BATCH_BYTES = 256_000_000
@@ -97,7 +96,7 @@ def run(config: RepositoriesConfig, out: Output) -> None:
     survey = _survey(files, config.by)
     totals = Counter[str]()
     joined = _joined(config, files, survey, totals)
-    out.figures["documents"] = write_documents(out.path, unique(chain(joined, _others(files, survey, totals))))
+    out.figures["documents"] = write_documents(out.path, _unique(chain(joined, _others(files, survey, totals))))
     out.figures.update(repositories=len(survey.keys), files_joined=totals["joined"], documents_left_alone=totals["alone"])
     if not survey.keys:
         hint = "set `by` to the field that names the repository, for example by=source"
@@ -191,3 +190,13 @@ def _others(files: Sequence[Path], survey: _Survey, totals: Counter[str]) -> Ite
 
 def _without_number(rows: Numbers, documents: Iterable[Document]) -> Iterator[Document]:
     return (document for number, document in zip(rows.tolist(), documents, strict=True) if number == _NONE)
+
+
+def _unique(documents: Iterable[Document]) -> Iterator[Document]:
+    """The same documents with ids that occur once: a second `x` becomes `x~2`."""
+    seen: Counter[str] = Counter()
+    for document in documents:
+        seen[document.id] += 1
+        if seen[document.id] > 1:
+            document.id = f"{document.id}~{seen[document.id]}"
+        yield document

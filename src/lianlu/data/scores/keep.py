@@ -92,13 +92,3 @@ def _passes(document: Document, decision: Decision, changes: Sequence[Edit], led
     if found := personal(changes):
         document.meta = {**document.meta, "pii": found}
     return True
-
-
-def unique(documents: Iterator[Document]) -> Iterator[Document]:
-    """The same documents with ids that occur once: a second `x` becomes `x~2`."""
-    seen: Counter[str] = Counter()
-    for document in documents:
-        seen[document.id] += 1
-        if seen[document.id] > 1:
-            document.id = f"{document.id}~{seen[document.id]}"
-        yield document
