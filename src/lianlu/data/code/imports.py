@@ -46,7 +46,7 @@ _GO_ITEM = re.compile(r"(?:([\w.]+)[ \t]+)?\"([^\"\n]+)\"")
 _C = re.compile(r"^[ \t]*#[ \t]*(?:include|import)(?:_next)?[ \t]*([<\"])([^>\"\n]+)[>\"]", re.M)
 _RUST_MOD = re.compile(r"^[ \t]*(?:pub(?:\([^)]*\))?[ \t]+)?mod[ \t]+(\w+)[ \t]*;", re.M)
 _RUST_USE = re.compile(r"^[ \t]*(?:pub(?:\([^)]*\))?[ \t]+)?use[ \t]+([^;]{1,4000});", re.M)
-_RUST_PATH = re.compile(r"\b((?:crate|super)(?:::\w+)++)(?!::)")
+_RUST_PATH = re.compile(r"\b((?:crate|super)(?:::\w++)+)(?!::)")
 _RUBY = re.compile(r"^[ \t]*(require_relative|require|load|autoload)\b[ \t(]*(?::\w+[ \t]*,[ \t]*)?[\"']([^\"'\n]+)[\"']", re.M)
 _PHP_FILE = re.compile(
     r"\b(?:require|include)(?:_once)?\b[\s(]*(?:__DIR__\s*\.\s*|dirname\(__FILE__\)\s*\.\s*)?[\"']([^\"'\n]+)[\"']"

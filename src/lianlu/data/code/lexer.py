@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from functools import cache
 
 CODE, COMMENT, STRING = "code", "comment", "string"
-_SINGLE = r"'(?:[^'\\\n]++|\\[\s\S])*+'"
-_DOUBLE = r'"(?:[^"\\\n]++|\\[\s\S])*+"'
+_SINGLE = r"'(?:[^'\\\n]++|\\[\s\S])*'"
+_DOUBLE = r'"(?:[^"\\\n]++|\\[\s\S])*"'
 _PLAIN = f"{_SINGLE}|{_DOUBLE}"
 _CHARACTER = r"'(?:[^'\\\n]|\\[^\n]{1,9}?)'"  # leaves Rust's lifetimes alone
-_TRIPLE = r'"""(?:[^"\\]++|\\[\s\S]|"(?!""))*+(?:"""|\Z)'
+_TRIPLE = r'"""(?:[^"\\]++|\\[\s\S]|"(?!""))*(?:"""|\Z)'
 _TRIPLES = f"{_TRIPLE}|{_TRIPLE.replace(chr(34), chr(39))}"
-_TEMPLATE = r"`(?:[^`\\]++|\\[\s\S])*+(?:`|\Z)"
+_TEMPLATE = r"`(?:[^`\\]++|\\[\s\S])*(?:`|\Z)"
 _RAW_RUST = r'\bb?r(?P<hashes>#*)"[\s\S]*?(?:"(?P=hashes)|\Z)'
 _HASH = r"#[^\n]*"
 _SLASHES = r"//[^\n]*"

@@ -21,8 +21,8 @@ from lianlu.data.rules.thresholds import Limits, Verdict, broken
 _LETTERS = re.compile(r"[^\W\d_]+")
 _HEAD_LINES = 8
 _ENCODED = re.compile(
-    r"[A-Za-z0-9+/]{64}(?:\n?[A-Za-z0-9+/]{4})*+={0,2}"  # base64
-    r"|(?:(?:\\x|0x)[0-9a-fA-F]{2}[,\s]*+){8,}+|\b[0-9a-fA-F]{64,}+|(?:\\u[0-9a-fA-F]{4}){8,}+"
+    r"[A-Za-z0-9+/]{64}(?:\n?[A-Za-z0-9+/]{4})*={0,2}"  # base64
+    r"|(?:(?:\\x|0x)[0-9a-fA-F]{2}[,\s]*+){8,}|\b[0-9a-fA-F]{64,}+|(?:\\u[0-9a-fA-F]{4}){8,}"
 )
 _SUBWORD = re.compile(r"[A-Z]?[a-z]{1,6}|[A-Z]{1,4}|\d{1,2}|[^\sA-Za-z0-9]|\n[ \t]*|[ \t]{2,}")
 

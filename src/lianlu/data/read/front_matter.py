@@ -16,13 +16,13 @@ from lianlu.formats.documents import Document
 
 MAX_CHARS = 20_000
 _FENCED = re.compile(r"\A(---|\+\+\+)[ \t]*\n(.*?\n)(?:\1|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
-_LINKED = re.compile(r"\A(?:\[#\]:[^\n]*+\n)++")
+_LINKED = re.compile(r"\A(?:\[#\]:[^\n]*+\n)+")
 _LINK = re.compile(r"\[#\]:([^\n]*)")
 # quantifiers that never give back (`++`): a long head that turns out to be none must not be tried again in all its parts
-_HEADED = re.compile(r"\A(?:[A-Z][\w-]{1,30}:[^\n]*+\n(?:[ \t]++\S[^\n]*+\n)*+){3,}+(?=[ \t]*\n)")
-_HEADER = re.compile(r"^([A-Z][\w-]{1,30}):([^\n]*+(?:\n[ \t]++\S[^\n]*+)*+)", re.MULTILINE)
-_LISTED = re.compile(r"\A(?::[A-Za-z][\w -]{0,30}:(?:[ \t][^\n]*+)?+\n(?:[ \t]++\S[^\n]*+\n)*+)++(?=[ \t]*\n)")
-_LIST = re.compile(r"^:([A-Za-z][\w -]{0,30}):([^\n]*+(?:\n[ \t]++\S[^\n]*+)*+)", re.MULTILINE)
+_HEADED = re.compile(r"\A(?:[A-Z][\w-]{1,30}:[^\n]*+\n(?:[ \t]++\S[^\n]*+\n)*){3,}(?=[ \t]*\n)")
+_HEADER = re.compile(r"^([A-Z][\w-]{1,30}):([^\n]*+(?:\n[ \t]++\S[^\n]*+)*)", re.MULTILINE)
+_LISTED = re.compile(r"\A(?::[A-Za-z][\w -]{0,30}:(?:[ \t][^\n]*+)?\n(?:[ \t]++\S[^\n]*+\n)*)+(?=[ \t]*\n)")
+_LIST = re.compile(r"^:([A-Za-z][\w -]{0,30}):([^\n]*+(?:\n[ \t]++\S[^\n]*+)*)", re.MULTILINE)
 _TELLING = {"title", "subject", "author", "authors", "date", "created", "version", "license", "licence", "status", "url"}
 DATES = ("date", "published", "publishdate", "pubdate", "created", "updated", "lastmod")
 URLS = ("url", "canonical_url", "canonical", "permalink", "link", "via", "from")
