@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,6 @@ def our_step(case: str, precision: str) -> Step:
 
     config = TrainConfig(optim=AdamW(lr=LR, betas=BETAS, weight_decay=WEIGHT_DECAY, clip=CLIP), precision=precision)
     layout = Layout(config)
-    if precision == "bfloat16":
-        machine.keep_freed_memory()
     if case == "pretrain":
         model = build_model(ModelConfig(architecture="llama", **SHAPE), seed=0)
         rows: Rows = random_rows
@@ -158,14 +157,15 @@ def main() -> None:
     machine.release_memory()
     machine.reset_peak_memory()
     print(json.dumps({"ready": True}), flush=True)
-    for request in sys.stdin:
-        first, count = map(int, request.split())
-        began = time.perf_counter()
-        done = [step(number) for number in range(first, first + count)]
-        seconds = time.perf_counter() - began
-        tokens = sum(tokens for tokens, _ in done)
-        answer = {"seconds": seconds, "tokens": tokens, "loss": done[-1][1], "peak_bytes": machine.peak_memory_bytes()}
-        print(json.dumps(answer), flush=True)
+    with machine.freed_memory_kept() if side == "lianlu" and precision == "bfloat16" else nullcontext():
+        for request in sys.stdin:
+            first, count = map(int, request.split())
+            began = time.perf_counter()
+            done = [step(number) for number in range(first, first + count)]
+            seconds = time.perf_counter() - began
+            tokens = sum(tokens for tokens, _ in done)
+            answer = {"seconds": seconds, "tokens": tokens, "loss": done[-1][1], "peak_bytes": machine.peak_memory_bytes()}
+            print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

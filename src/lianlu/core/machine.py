@@ -11,10 +11,13 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # parameters of glibc's mallopt (malloc.h)
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+# what glibc moves them to by itself in a process that frees large pieces: to be mapped, to be given back
+_USUAL_THRESHOLDS = (32 << 20, 64 << 20)
 
 
 def cpu_name() -> str:
@@ -81,16 +84,26 @@ def trim_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def keep_freed_memory() -> None:
-    """Let the C library keep what is freed for what comes next, up to pieces of 1 GiB, until `release_memory`.
+@contextlib.contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Inside, the C library keeps what is freed, up to pieces of 1 GiB, for what comes next; afterwards it gives it back.
 
     The tensors of a training step come and go in the same sizes; by default the large ones go back to the system each time,
-    and the pages of the next ones are zeroed anew (a tenth of a step of full fine-tuning, bench/train.py).
+    and the pages of the next ones are zeroed anew (a tenth of a step of full fine-tuning, docs/log.md).
     """
+    _set_malloc(1 << 30, (1 << 31) - 1)
+    try:
+        yield
+    finally:
+        _set_malloc(*_USUAL_THRESHOLDS)
+        trim_memory()
+
+
+def _set_malloc(mmap_threshold: int, trim_threshold: int) -> None:
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
-        library.mallopt(_MMAP_THRESHOLD, 1 << 30)
-        library.mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
+        library.mallopt(_MMAP_THRESHOLD, mmap_threshold)
+        library.mallopt(_TRIM_THRESHOLD, trim_threshold)
 
 
 def reset_peak_memory() -> None:

@@ -63,8 +63,9 @@ def varlen_attention(q_THK: Tensor, k_TGK: Tensor, v_TGK: Tensor, boundaries: Bo
 
 def _causal(q_SHK: Tensor, k_SGK: Tensor, v_SGK: Tensor) -> Tensor:
     """Causal attention of one sequence: each KV head is a batch entry, its queries are the heads."""
-    if q_SHK.is_cpu and q_SHK.dtype == torch.bfloat16:
-        return _causal_bfloat16_cpu(q_SHK, k_SGK, v_SGK)
+    if v_SGK.is_cpu and v_SGK.dtype == torch.bfloat16:
+        # norms of heads hand out fp32, which attention rounds as values are
+        return _causal_bfloat16_cpu(q_SHK.to(v_SGK.dtype), k_SGK.to(v_SGK.dtype), v_SGK)
     return _flash(q_SHK, k_SGK, v_SGK)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -115,9 +116,12 @@ class Loop(Generic[M, E, B]):
 
     def run(self, label: str) -> None:
         """Train to the last step."""
-        if self.layout.device.type == "cpu" and self.layout.dtype == torch.bfloat16:
-            # not in float32, where products take most of the time and the larger pieces an eighth more memory
-            machine.keep_freed_memory()
+        # not in float32, where products take most of the time and the larger pieces an eighth more memory
+        narrow = self.layout.device.type == "cpu" and self.layout.dtype == torch.bfloat16
+        with machine.freed_memory_kept() if narrow else nullcontext():
+            self._run(label)
+
+    def _run(self, label: str) -> None:
         step, last = self._checkpoints.restore(self.model, self.optimizer), self.task.num_steps
         if step:
             self._spikes.replay(self._journal.steps())

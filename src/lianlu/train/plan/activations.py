@@ -109,22 +109,29 @@ def _attention(setting: Setting) -> dict[str, float]:
     model, width = setting.model, setting.width
     query, key = model.num_attention_heads * model.head_dim, model.num_key_value_heads * model.head_dim
     if _blocked(setting):
-        return {"queries, keys, values": width * (query + 2 * key)}
+        found: dict[str, float] = {"queries, keys, values": width * (query + 2 * key)}
+        return found | _head_norms(setting)
     if _widened(setting):
-        found: dict[str, float] = {"queries, keys, values": WIDE * (query + 2 * key)}
+        found = {"queries, keys, values": WIDE * (query + 2 * key)}
     else:
         found = {"queries, keys": width * (query + key), "qkv": width * model.qkv_size}
     # of a single sequence, the output is laid out as the next product wants it: the two are one tensor
     apart = _joined(setting) or (setting.adapter is not None and "wo" not in updates(model, setting.adapter.target))
     found["attention output"] = WIDE * query if _widened(setting) else width * query if apart else 0
     found["attention sums"] = WIDE * model.num_attention_heads
-    if model.qk_norm:
-        found["head norms"] = WIDE * (model.num_attention_heads + model.num_key_value_heads)
-        found["qkv"] = width * model.qkv_size
-        if width < WIDE and "queries, keys" in found:
-            # the norms hand out fp32, and what attention casts back has a key for every query head
-            found["queries, keys"] = width * 2 * query
-    return found
+    if model.qk_norm and width < WIDE and "queries, keys" in found:
+        # the norms hand out fp32, and what attention casts back has a key for every query head
+        found["queries, keys"] = width * 2 * query
+    return found | _head_norms(setting)
+
+
+def _head_norms(setting: Setting) -> dict[str, float]:
+    """Norms of heads keep the fused qkv, which their inputs are views of, and a number a head."""
+    model = setting.model
+    if not model.qk_norm:
+        return {}
+    heads = model.num_attention_heads + model.num_key_value_heads
+    return {"qkv": setting.width * model.qkv_size, "head norms": WIDE * heads}
 
 
 def _joined(setting: Setting) -> bool:
@@ -137,5 +144,5 @@ def _widened(setting: Setting) -> bool:
 
 
 def _blocked(setting: Setting) -> bool:
-    """Whether `kernels/blocked_attention.py` does the work; the norms of heads hand out fp32, which it does not take."""
-    return not setting.gpu and setting.precision == "bfloat16" and not _widened(setting) and not setting.model.qk_norm
+    """Whether `kernels/blocked_attention.py` does the work."""
+    return not setting.gpu and setting.precision == "bfloat16" and not _widened(setting)
