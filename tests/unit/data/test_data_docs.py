@@ -21,7 +21,7 @@ from lianlu.recipe.recipe import build_recipe
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCS = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
-SHELL = re.findall(r"```sh\n(.*?)```", DOCS, re.DOTALL)
+SHELL = re.findall(r"```console\n(.*?)```", DOCS, re.DOTALL)
 
 
 @pytest.fixture
