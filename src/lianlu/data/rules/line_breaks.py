@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from lianlu.data.rules.textview import CJK, TextView
+from lianlu.data.rules.characters import CJK
+from lianlu.data.rules.textview import TextView
 from lianlu.data.rules.thresholds import Limits, Verdict, broken
 
 _CUT_WORD = re.compile(r"[^\W\d_]{2}-\n[^\S\n]*[a-z]")
