@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lianlu.data.rules import c4, refinedweb
-from lianlu.data.rules.characters import Characters, Kind, codes, hashes_of, kinds, present
+from lianlu.data.rules.characters import CJK, Characters, Kind, codes, hashes_of, kinds, present
 from lianlu.data.rules.textview import TextView, split_words
 from lianlu.data.rules.thresholds import Thresholds, broken, shipped
 
@@ -27,6 +28,9 @@ TEXTS = st.text(st.sampled_from(ODD), max_size=200) | st.text(max_size=60)
         (Kind.UPPER, str.isupper),
         (Kind.WORD, re.compile(r"\w").match),
         (Kind.DIGIT, re.compile(r"\d").match),
+        (Kind.PRIVATE, lambda character: unicodedata.category(character) in ("Co", "Cn", "Cs")),
+        (Kind.SYMBOL, lambda character: unicodedata.category(character) in ("So", "Sk")),
+        (Kind.CJK, re.compile(f"[{CJK}]").match),
         (Kind.LETTER, re.compile(r"[^\W\d_]").match),
     ],
 )

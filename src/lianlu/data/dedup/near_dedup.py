@@ -23,7 +23,7 @@ SHINGLE_WORDS = 5
 NUM_BANDS = 16
 NUM_ROWS = 8
 NUM_HASHES = NUM_BANDS * NUM_ROWS
-_BLOCK = 1024
+_BLOCK = 256
 MAX_KEPT = 256
 MAX_COMPARED = 64
 """Kept documents remembered for one key, and compared with one document: what a template shared by thousands may cost."""

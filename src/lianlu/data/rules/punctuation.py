@@ -15,11 +15,14 @@ from lianlu.data.rules.characters import CJK
 from lianlu.data.rules.textview import TextView
 from lianlu.data.rules.thresholds import Limits, Verdict, broken
 
-_MARKS = re.compile("[,.;:!?](?=\\s|$|[\"')\\]])|[，。、；：？！…—“”‘’（）《》「」『』]")
+# patterns begin with a set of marks and look behind it afterwards: the search then skips to such marks at once
+_MARKS = re.compile("[,.;:!?，。、；：？！…—“”‘’（）《》「」『』](?:(?<![,.;:!?])|(?=\\s|$|[\"')\\]]))")
 _RUNS = re.compile("([!?~。，！？、～])\\1{2,}")
 _HALF_WIDTH = re.compile(f"(?<=[{CJK}])[,.;:!?](?=[{CJK}\\s]|$)")
 _FULL_WIDTH = re.compile(f"(?<=[{CJK}])[，。；：！？]")
-_SENTENCE = re.compile("[.!?]+[\"')\\]”’]*\\s+|[。！？…]+[”’」』）]*\\s*|\\n\\s*\\n")
+_SENTENCE = re.compile(
+    "[.!?。！？…\\n](?:(?<=[.!?])[.!?]*[\"')\\]”’]*\\s+|(?<=[。！？…])[。！？…]*[”’」』）]*\\s*|(?<=\\n)\\s*\\n)"
+)
 
 
 def judge(view: TextView, limits: Limits) -> Verdict | None:

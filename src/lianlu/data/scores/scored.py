@@ -161,7 +161,8 @@ class Chunk:
     def _table(self, *columns: str) -> Any:
         import pyarrow.parquet as pq
 
-        return pq.read_table(self._file(".signals.parquet"), columns=list(columns) or None)
+        with pq.ParquetFile(self._file(".signals.parquet")) as file:
+            return file.read(columns=list(columns) or None, use_threads=False)  # small files: threads cost more than they save
 
     def _file(self, suffix: str) -> Path:
         return self._base.with_name(self._base.name + suffix)
