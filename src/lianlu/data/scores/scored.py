@@ -53,7 +53,7 @@ EDIT = {"start": "int64", "end": "int64", "text": "string", "kind": "string", "r
 
 def scale_of(listing: Listing) -> int:
     """How many times larger than usual chunks are to be, so that a large source does not make millions of files."""
-    wanted = max(listing.num_bytes / CHUNK_BYTES, len(listing.raws) / CHUNK_RAWS) / NUM_CHUNKS
+    wanted = max(listing.num_bytes / CHUNK_BYTES, listing.num_files / CHUNK_RAWS) / NUM_CHUNKS
     return min(1 << max(math.ceil(wanted) - 1, 0).bit_length(), MAX_SCALE)
 
 
