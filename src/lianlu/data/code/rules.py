@@ -16,7 +16,7 @@ from lianlu.data.code.lexer import COMMENT, pieces
 from lianlu.data.code.markup import visible_text
 from lianlu.data.licences.expressions import terms
 from lianlu.data.rules.textview import TextView
-from lianlu.data.rules.thresholds import Limits, Verdict, broken
+from lianlu.data.rules.thresholds import Limits
 
 _LETTERS = re.compile(r"[^\W\d_]+")
 _HEAD_LINES = 8
@@ -25,11 +25,6 @@ _ENCODED = re.compile(
     r"|(?:(?:\\x|0x)[0-9a-fA-F]{2}[,\s]*+){8,}|\b[0-9a-fA-F]{64,}+|(?:\\u[0-9a-fA-F]{4}){8,}"
 )
 _SUBWORD = re.compile(r"[A-Z]?[a-z]{1,6}|[A-Z]{1,4}|\d{1,2}|[^\sA-Za-z0-9]|\n[ \t]*|[ \t]{2,}")
-
-
-def judge(view: TextView, limits: Limits, lang: str = "", path: str = "", licence: str = "") -> Verdict | None:
-    """The first of these rules that the text breaks, or None."""
-    return broken("code", limits, signals(view, limits, lang, path, licence))
 
 
 def signals(view: TextView, limits: Limits, lang: str = "", path: str = "", licence: str = "") -> Iterator[tuple[str, float]]:

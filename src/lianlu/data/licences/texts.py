@@ -21,7 +21,7 @@ MAX_BYTES = 100_000
 """Of licence files no more is read."""
 _TAG = re.compile(r"SPDX-License-Identifier:[ \t]*([\w.+() \t-]+)")
 _EXPRESSION = re.compile(r"[( \t]*[\w.+-]+[ \t)]*(?:(?:AND|OR|WITH)[( \t]+[\w.+-]+[ \t)]*)*")
-_HINT = re.compile(r"licen[cs]e|permission|redistribution|public domain|attribution|cc0", re.IGNORECASE)
+_HINT = re.compile(r"licen[cs]e|permission|redistribution|public domain|attribution|cc0")
 _NO_WORD = re.compile(r"[\W_]+")
 _COMMONS = re.compile(
     r"creativecommons\.org/(licenses/(by(?:-nc)?(?:-nd|-sa)?)/(\d\.\d)|publicdomain/(zero|mark)/1\.0)", re.IGNORECASE
@@ -60,9 +60,10 @@ def licence_in(text: str) -> str:
     if stated := _TAG.search(text[:HEAD_CHARS]):
         expression = _EXPRESSION.match(stated[1])
         return " ".join(expression[0].split()) if expression else ""
-    if not _HINT.search(text, 0, MAX_BYTES):
+    text = text[:MAX_BYTES].lower()
+    if not _HINT.search(text):
         return ""
-    whole = _plain(text[:MAX_BYTES])
+    whole = _plain(text)
     runs = _runs(whole)
     return all_of(known.name for known in _table() if _holds(whole, runs, known))
 

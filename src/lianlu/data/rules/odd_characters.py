@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Iterator
 
 from lianlu.data.rules.textview import TextView
-from lianlu.data.rules.thresholds import Limits, Verdict, broken
 
 _REPLACED = re.compile("\ufffd|锟斤拷|锟斤|烫烫烫+|屯屯屯+|锘挎")
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
@@ -26,11 +25,6 @@ _GBK_AS_LATIN = "[\u00a1-\u00ff]{4,}"
 _AS_GBK = "[鐨銆锛鈥鏄涓鍦浠鎴戜粬锝殑绗簩紝孩鏂囧瓧]{2,}|[鐨銆锛鈥][\u4e00-\u9fff]"
 _MOJIBAKE = re.compile(f"{_AS_LATIN}|{_GBK_AS_LATIN}|{_AS_GBK}")
 _ODD = {"Co": "max_private_use", "Cn": "max_private_use", "Cs": "max_private_use", "So": "max_symbols", "Sk": "max_symbols"}
-
-
-def judge(view: TextView, limits: Limits) -> Verdict | None:
-    """The first of these rules that the text breaks, or None."""
-    return broken("odd_characters", limits, signals(view))
 
 
 def signals(view: TextView) -> Iterator[tuple[str, float]]:

@@ -12,18 +12,13 @@ import statistics
 from collections.abc import Iterator
 
 from lianlu.data.rules.textview import CJK, TextView
-from lianlu.data.rules.thresholds import Limits, Verdict, broken
+from lianlu.data.rules.thresholds import Limits
 
 _MARKS = re.compile("[,.;:!?](?=\\s|$|[\"')\\]])|[，。、；：？！…—“”‘’（）《》「」『』]")
 _RUNS = re.compile("([!?~。，！？、～])\\1{2,}")
 _HALF_WIDTH = re.compile(f"(?<=[{CJK}])[,.;:!?](?=[{CJK}\\s]|$)")
 _FULL_WIDTH = re.compile(f"(?<=[{CJK}])[，。；：！？]")
 _SENTENCE = re.compile("[.!?]+[\"')\\]”’]*\\s+|[。！？…]+[”’」』）]*\\s*|\\n\\s*\\n")
-
-
-def judge(view: TextView, limits: Limits) -> Verdict | None:
-    """The first of these rules that the text breaks, or None."""
-    return broken("punctuation", limits, signals(view, limits))
 
 
 def signals(view: TextView, limits: Limits) -> Iterator[tuple[str, float]]:
