@@ -60,6 +60,8 @@ class Repository:
 
 
 def _text(path: Path) -> str:
+    if not path.is_file():  # a pipe of that name would never end
+        return ""
     try:
         with open(path, "rb") as file:
             return file.read(MAX_BYTES).decode("utf-8", "replace")
