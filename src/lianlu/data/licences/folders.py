@@ -1,7 +1,8 @@
 """The licence of a folder: which of its files tell it, and what they say together, as an SPDX expression.
 
 Licence files are believed first. Where none is known, the field `license` of a package's manifest counts, or what a COPYRIGHT
-file says. A manifest does not overrule a licence file, because many state whatever the tool that made them put there.
+file says. A manifest does not overrule a licence file, because many state whatever the tool that made them put there. Files
+that list the licences of other people's code (LICENSE-THIRD-PARTY) count last: that code lies in folders of its own, as a rule.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _LICENCE_FILE = re.compile(
     re.IGNORECASE,
 )
 _NO_TEXT = re.compile(r"\.(?:html?|rtf|docx?|spdx|png|svg|pdf)$", re.IGNORECASE)
+_OF_OTHERS = re.compile(r"third|3rd|bundled|vendor", re.IGNORECASE)
 _COPYRIGHT = re.compile(r"copyright(?:\.(?:txt|md|rst))?", re.IGNORECASE)
 _FIELDS = {
     "package.json": ("license", "licenses"),
@@ -36,6 +38,7 @@ _LONGEST_NAME = 100
 _ELSEWHERE = re.compile(r"see licen[cs]e", re.IGNORECASE)
 _GPL = re.compile(r"GPL-\S+")
 _WORD = re.compile(r"[a-z]+")
+_ALSO_CALLED = {"bsl": "boost"}
 
 
 def is_licence_file(path: str) -> bool:
@@ -55,11 +58,13 @@ def licence_of_folder(texts: Mapping[str, str]) -> str:
 
     Files called after their licences (LICENSE-MIT, LICENSE-APACHE) offer a choice; otherwise all of them hold.
     """
-    own = {name: licence_in(texts[name]) for name in sorted(texts) if is_licence_file(name)}
-    if any(own.values()):
-        return _together({name: found for name, found in own.items() if found})
-    said = all_of(_stated(name, texts[name]) for name in sorted(texts) if name not in own)
-    return said or (NO_ASSERTION if own else "")
+    files = [name for name in sorted(texts) if is_licence_file(name)]
+    own = {name: found for name in files if not _OF_OTHERS.search(name) and (found := licence_in(texts[name]))}
+    if own:
+        return _together(own)
+    said = all_of(_stated(name, texts[name]) for name in sorted(texts) if name not in files)
+    others = all_of(licence_in(texts[name]) for name in files if _OF_OTHERS.search(name))
+    return said or others or (NO_ASSERTION if files else "")
 
 
 def _together(found: Mapping[str, str]) -> str:
@@ -72,8 +77,8 @@ def _together(found: Mapping[str, str]) -> str:
 
 def _is_called_after(file: str, licence: str) -> bool:
     """Whether a file bears the first word of its licence's name: LICENSE-APACHE, COPYING.GPLv2, UNLICENSE."""
-    family = _WORD.findall(licence.lower())[:1]
-    return bool(family) and any(word.startswith(family[0]) for word in _WORD.findall(file.lower()))
+    families = [_ALSO_CALLED.get(word, word) for word in _WORD.findall(licence.lower())[:1]]
+    return any(word.startswith(family) for family in families for word in _WORD.findall(file.lower()))
 
 
 def _stated(name: str, text: str) -> str:

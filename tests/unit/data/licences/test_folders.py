@@ -53,10 +53,18 @@ def test_files_that_explain_do_not_spoil_a_choice_and_other_files_offer_none() -
     mit, apache, gpl = TEXTS["MIT"], TEXTS["Apache-2.0"], TEXTS["GPL-3.0"]
     both = {"LICENSE.APACHE": apache, "LICENSE.MIT": mit}
     assert licence_of_folder({**both, "LICENSE": "Either of the two holds, as you like."}) == "Apache-2.0 OR MIT"
-    assert licence_of_folder({**both, "LICENSE.third_party.txt": gpl}) == "Apache-2.0 AND GPL-3.0 AND MIT"
-    assert licence_of_folder({"LICENSE.txt": mit, "LICENSE.bundled.txt": gpl}) == "GPL-3.0 AND MIT"
+    assert licence_of_folder({**both, "LICENSE.txt": gpl}) == "Apache-2.0 AND GPL-3.0 AND MIT"
+    assert licence_of_folder({"LICENSE.txt": mit, "LICENSE.template.txt": gpl}) == "GPL-3.0 AND MIT"
+    assert licence_of_folder({"LICENSE-BOOST": "Boost Software License - Version 1.0", **both}) == "Apache-2.0 OR BSL-1.0 OR MIT"
     assert licence_of_folder({"LICENSE-MIT": mit, "COPYING.GPLv3": gpl}) == "GPL-3.0 OR MIT"
     assert licence_of_folder({"LICENSE": f"{mit}\n\n{apache}"}) == "MIT AND Apache-2.0"
+
+
+def test_lists_of_the_licences_of_others_count_last() -> None:
+    others = {"LICENSE-THIRD-PARTY": TEXTS["GPL-3.0"]}
+    assert licence_of_folder({**others, "LICENSE-MIT": TEXTS["MIT"]}) == "MIT"
+    assert licence_of_folder({**others, "package.json": '{"license": "ISC"}'}) == "ISC"
+    assert licence_of_folder({**others, "LICENSE": "Ask us."}) == "GPL-3.0"
 
 
 @pytest.mark.parametrize(
