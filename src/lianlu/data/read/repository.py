@@ -60,7 +60,7 @@ class Repository:
 
 
 def _text(path: Path) -> str:
-    if not path.is_file():  # a pipe of that name would never end
+    if not path.is_file():  # a pipe would be waited for
         return ""
     try:
         with open(path, "rb") as file:
