@@ -180,7 +180,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
     """A folder for files on the way; what a killed run left there goes."""
     shutil.rmtree(folder, ignore_errors=True)
     with disk_errors(folder):
-        folder.mkdir()
+        folder.mkdir(parents=True)
         try:
             yield folder
         finally:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from lianlu.data.rules.textview import CJK, TextView
+from lianlu.data.rules.characters import CJK
+from lianlu.data.rules.textview import TextView
 
 _CUT_WORD = re.compile(r"[^\W\d_]{2}-\n[^\S\n]*[a-z]")
 _CUT_SENTENCE = re.compile(f"[{CJK}][^\\S\\n]*\\n[^\\S\\n]*(?=[{CJK}])")

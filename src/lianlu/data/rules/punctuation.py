@@ -11,7 +11,8 @@ import re
 import statistics
 from collections.abc import Iterator
 
-from lianlu.data.rules.textview import CJK, TextView
+from lianlu.data.rules.characters import CJK
+from lianlu.data.rules.textview import TextView
 from lianlu.data.rules.thresholds import Limits
 
 _MARKS = re.compile("[,.;:!?](?=\\s|$|[\"')\\]])|[，。、；：？！…—“”‘’（）《》「」『』]")
@@ -25,10 +26,10 @@ def signals(view: TextView, limits: Limits) -> Iterator[tuple[str, float]]:
     """What the rules look at, in order."""
     text = view.text
     is_cjk = view.script == "cjk"
-    marks = 100 * len(_MARKS.findall(text)) / max(len(view.words), 1)
+    marks = 100 * len(_MARKS.findall(text)) / max(len(view.word_starts), 1)
     yield "min_marks", marks
     yield "max_marks", marks
-    yield "max_mark_runs", 100 * len(_RUNS.findall(text)) / max(len(view.words), 1)
+    yield "max_mark_runs", 100 * len(_RUNS.findall(text)) / max(len(view.word_starts), 1)
     if is_cjk:
         half, full = len(_HALF_WIDTH.findall(text)), len(_FULL_WIDTH.findall(text))
         yield "max_half_width_marks", half / max(half + full, 1)
