@@ -21,15 +21,16 @@ import numpy as np
 
 from lianlu.data.code import quality, rules
 from lianlu.data.code.graph import Graph, import_graph
-from lianlu.data.code.licences import kind_of, of_files
 from lianlu.data.code.order import components, dependency_order
 from lianlu.data.code.repository import concatenated
 from lianlu.data.code.tokens import shingle_tokens
 from lianlu.data.dedup.near_dedup import jaccard, shingles
+from lianlu.data.licences.expressions import kind_of
+from lianlu.data.licences.texts import licence_of_file
 from lianlu.data.read.sources import language_of
 from lianlu.data.rules.characters import hashes_of
 from lianlu.data.rules.textview import TextView
-from lianlu.data.rules.thresholds import Thresholds, shipped
+from lianlu.data.rules.thresholds import Thresholds, broken, shipped
 from lianlu.formats.documents import Document, read_documents
 
 PACKAGES = ("rich", "pydantic", "starlette", "jinja2", "networkx")
@@ -89,12 +90,13 @@ def quality_figures(files: Files, table: Thresholds) -> dict[str, Any]:
     found: list[str] = []
     for name, file in files.items():
         view = TextView(file.text)
-        if rules.judge(view, table.of("code", "code", "", file.lang), file.lang, name) is None:
+        limits = table.of("code", "code", "", file.lang)
+        if broken("code", limits, rules.signals(view, limits, file.lang, name)) is None:
             limits = table.of("code_quality", "code", "", file.lang)
             score = dict(quality.signals(view, limits, file.lang)).get("min_score")
             passed.append(name)
             found += [] if score is None else quality.tiers(np.array([score]), limits).tolist()
-    tiers = {tier: round(found.count(tier) / max(len(found), 1), 3) for tier in quality.TIERS}
+    tiers = {tier: round(found.count(tier) / max(len(found), 1), 3) for tier in (quality.HIGH, quality.MODERATE, quality.LOW)}
     return {"passed_rules": round(len(passed) / max(len(files), 1), 3), "tiers": tiers}
 
 
@@ -112,7 +114,7 @@ def rates(files: Mapping[str, Document], table: Thresholds) -> dict[str, float]:
         "rules": rate(lambda: [list(rules.signals(view, limits, file.lang, file.path)) for view, limits, file in items]),
         "quality": rate(lambda: [quality.features(view, file.lang) for view, _, file in items]),
         "tokens": rate(lambda: [shingle_tokens(file.text, file.lang) for *_, file in items]),
-        "licences": rate(lambda: of_files({name: file.text for name, file in files.items()})),
+        "licences": rate(lambda: [licence_of_file(file.text) for *_, file in items]),
         "graph and order": rate(lambda: order_figures(dict(files))),
         "concatenation": rate(lambda: concatenated("all", list(files.values()))),
     }
@@ -144,7 +146,7 @@ def main() -> None:
         if name in PACKAGES:
             figures["grimp_recall"] = round(grimp_recall(name, files, graph), 4)
         figures |= quality_figures(files, table) | {"documents": len(concatenated(name, list(files.values())))}
-        kinds = [kind_of(found) for found in of_files({path: file.text for path, file in files.items()}).values()]
+        kinds = [kind_of(licence_of_file(file.text)) for file in files.values()]
         figures["licences"] = {kind: kinds.count(kind) for kind in sorted(set(kinds))}
         results[name] = figures
         print(name, json.dumps(figures))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,13 @@ settings.load_profile("any machine")
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("LIANLU_TEST_DATA", ROOT.parent / "shared" / "data"))
 SMOLLM2 = "smollm2-135m-instruct"
+SYLLABLES = ["ba", "ko", "li", "mer", "tan", "dor", "sil", "ven", "gar", "pel", "mi", "sha", "rot", "nel", "fi", "lum", "har"]
+FRAMES = (
+    "The {} {} with {} to {}.",
+    "Of {} and {}, {} have {}.",
+    "{} that {} must be {} by the {}.",
+    "To {} is to {} {} and {}.",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -56,3 +64,16 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty store of its own for one test."""
     monkeypatch.setenv("LIANLU_HOME", str(tmp_path / "store"))
     return tmp_path / "store"
+
+
+@pytest.fixture(scope="session")
+def story() -> Callable[..., str]:
+    """A text of made-up words that the rules for prose take for English: of a seed, in so many sentences, three a line."""
+
+    def told(seed: int, sentences: int = 12) -> str:
+        rng = random.Random(seed)
+        words = ("".join(rng.choices(SYLLABLES, k=rng.randint(2, 4))) for _ in range(4 * sentences))
+        made = [rng.choice(FRAMES).format(*(next(words) for _ in range(4))) for _ in range(sentences)]
+        return "\n".join(" ".join(made[at : at + 3]) for at in range(0, sentences, 3))
+
+    return told

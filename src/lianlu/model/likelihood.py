@@ -1,4 +1,4 @@
-"""How well a model foresees given tokens, and what it makes of them: likelihoods and mean hidden states, without a cache.
+"""How well a model foresees given tokens, without a cache.
 
 For judging texts, where nothing is generated: sequences go through the decoder packed, in passes of up to `PASS_TOKENS`
 tokens, on one thread. So a result does not depend on the cores of the machine, and a pool may run one process a core.
@@ -13,8 +13,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -47,20 +45,6 @@ def bits(model: Decoder, sequences: Sequence[Sequenced]) -> list[float]:
                 rows_ND = hidden_TD[start + first - 1 : start + len(ids) - 1]
                 nats = linear_cross_entropy(rows_ND, weight_VD, torch.tensor(ids[first:], dtype=torch.int64))
                 found.append(float(nats) / math.log(2))
-    return found
-
-
-def mean_hidden(model: Decoder, texts: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
-    """The mean over each text's tokens of the last hidden states, after the final norm: a row for each text, none empty."""
-    for ids in texts:
-        _check_length(model, len(ids))
-    rows: list[Tensor] = [torch.empty(0, model.config.hidden_size)]
-    with _quiet():
-        for some in _passes([(ids, 1) for ids in texts]):
-            lengths = [len(ids) for ids, _ in some]
-            parts = torch.split(_hidden(model, [ids for ids, _ in some]), lengths)
-            rows.append(torch.stack([part.float().mean(0) for part in parts]))
-    found: npt.NDArray[np.float32] = torch.cat(rows).numpy()
     return found
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,31 +23,15 @@ UNNAMED = """[...document.querySelectorAll("button, input, select")]
     .filter((node) => !(node.ariaLabel || node.textContent.trim() || node.labels?.length)).map((node) => node.outerHTML)"""
 
 
-SYLLABLES = ["ba", "ko", "li", "mer", "tan", "dor", "sil", "ven", "gar", "pel", "mi", "sha", "rot", "nel", "fi", "lum", "har"]
-FRAMES = (
-    "The {} {} with {} to {}.",
-    "Of {} and {}, {} have {}.",
-    "{} that {} must be {} by the {}.",
-    "To {} is to {} {} and {}.",
-)
-
-
-def text(seed: int, count: int) -> str:
-    rng = random.Random(seed)
-    words = ("".join(rng.choices(SYLLABLES, k=rng.randint(2, 4))) for _ in range(4 * count))
-    made = [rng.choice(FRAMES).format(*(next(words) for _ in range(4))) for _ in range(count)]
-    return "\n".join(" ".join(made[at : at + 3]) for at in range(0, count, 3))
-
-
-def documents() -> list[Document]:
-    made = [Document(f"{HOSTILE}{n}", f"{HOSTILE} said number {n}.\n{text(n, 3 + n % 9)}", source=HOSTILE) for n in range(30)]
+def documents(story: Callable[..., str]) -> list[Document]:
+    made = [Document(f"{HOSTILE}{n}", f"{HOSTILE} said number {n}.\n{story(n, 3 + n % 9)}", source=HOSTILE) for n in range(30)]
     return [*made, Document("copy", made[8].text + "\nThat is all there is to it.")]
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(tmp_path_factory: pytest.TempPathFactory, story: Callable[..., str]) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    write_jsonl(folder / "all.jsonl", documents())
+    write_jsonl(folder / "all.jsonl", documents(story))
     out = Output(folder / "out")
     out.path.mkdir()
     config = CleanConfig(source=str(folder / "all.jsonl"), workers=1)
@@ -76,14 +59,14 @@ def visit(browser: Any, report: Path, request: pytest.FixtureRequest) -> Iterato
     assert asked == [report.as_uri()]
 
 
-def test_a_rule_and_a_kind_are_chosen(visit: Any) -> None:
+def test_a_rule_and_a_kind_are_chosen(visit: Any, story: Callable[..., str]) -> None:
     visit.select_option("#rule", label="gopher_quality.min_words")
     assert visit.locator("#histogram rect.bar").count() == 40
     assert visit.locator("#histogram line.mark").count() == 1
     assert "Choose a kind of text" in visit.locator("#samples").inner_text()
     visit.select_option("#kind", index=1)
     summary = visit.locator("#summary").inner_text()
-    short = sum(len(document.text.split()) < 50 for document in documents())
+    short = sum(len(document.text.split()) < 50 for document in documents(story))
     assert 0 < short < 31
     assert f"31 documents; threshold 50; takes {short} ({100 * short / 31:.2f} %)" in summary
     assert visit.locator("#samples section").count() == 2

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,15 +14,46 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lianlu.core.errors import DataError
-from lianlu.data.dedup.alarm import Bounds, Compared, findings, findings_of_run, of_artifact, stop_at
+from lianlu.data.dedup import alarm
+from lianlu.data.dedup.alarm import Bounds, Finding, findings_of_run, stop_at
 from lianlu.data.dedup.duplicates import repeats
 from lianlu.data.read.sources import RECORD, Raw
 from lianlu.data.rules.thresholds import Thresholds, Verdict, shipped
+from lianlu.data.scores.columns import decision_columns, document_columns, num_chunks
 from lianlu.data.scores.corpus import Corpus
 from lianlu.data.scores.decisions import Decision, write_decisions
 from lianlu.data.scores.score import Settings
 from lianlu.data.scores.scored import run_chunk
 from lianlu.formats.documents import Document
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A document that was compared with others: its source, and what tells the kept document that it repeats, if any."""
+
+    source: str
+    repeats: Any = None
+
+
+def findings(compared: Iterable[Compared], bounds: Bounds) -> list[Finding]:
+    documents, lost, clusters = Counter[str](), Counter[str](), Counter[Any]()
+    for document in compared:
+        documents[document.source] += 1
+        if document.repeats is not None:
+            lost[document.source] += 1
+            clusters[document.repeats] += 1
+    return alarm.findings(documents, lost, clusters.items(), bounds)
+
+
+def of_artifact(scored: Path, artifact: Path) -> Iterator[Compared]:
+    """What was compared, by the decisions of a finished run; there kept documents are told apart by their ids alone."""
+    for number in range(num_chunks(scored)):
+        sources = document_columns(scored, number, "source")[0]
+        rules, repeats = decision_columns(artifact, number, "rule", "repeats")
+        for source, rule, other in zip(sources, rules, repeats, strict=True):
+            step = rule.split(".")[0]
+            if step in ("", "near_dedup"):
+                yield Compared(source, other if step else None)
 
 
 def corpus(source: str, kept: int, lost: int, cluster: int = 2) -> list[Compared]:

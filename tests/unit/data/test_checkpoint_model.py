@@ -16,7 +16,7 @@ from lianlu.data.filters.checkpoint_model import CheckpointModel
 from lianlu.data.filters.perplexity import opened
 from lianlu.model.config import ModelConfig
 from lianlu.model.decoder import build_model
-from lianlu.model.likelihood import bits, mean_hidden
+from lianlu.model.likelihood import bits
 from lianlu.model.save import save_model
 
 END = "<|endoftext|>"
@@ -85,8 +85,6 @@ def test_what_no_model_can_answer_is_refused(model: CheckpointModel) -> None:
         bits(model._model, [([1, 2], 0)])
     with pytest.raises(RequestError, match="514 tokens"):
         bits(model._model, [([1] * 515, 1)])
-    with pytest.raises(RequestError, match="513 tokens"):
-        mean_hidden(model._model, [[1] * 513])
 
 
 def test_a_context_is_compared_with_none(model: CheckpointModel) -> None:
@@ -101,14 +99,6 @@ def test_a_context_is_compared_with_none(model: CheckpointModel) -> None:
 def test_of_a_long_context_the_end_counts(model: CheckpointModel) -> None:
     text = "the text"
     assert model.context_cost([("x" * 5000 + TEXT[:504], text)]) == model.context_cost([("yy" + TEXT[:504], text)])
-
-
-def test_vectors_are_of_the_beginning(model: CheckpointModel) -> None:
-    rows = model.vectors([TEXT, TEXT[:200] + "another end", "短"])
-    assert rows.shape == (3, 32)
-    assert (rows[0] == rows[1]).all()
-    assert not np.allclose(rows[0], rows[2])
-    assert model.vectors([]).shape == (0, 32)
 
 
 def test_the_digest_is_in_the_settings(model: CheckpointModel, tmp_path: Path) -> None:

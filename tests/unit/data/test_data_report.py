@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import random
 import re
 from collections import Counter
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -30,23 +30,9 @@ from lianlu.data.tune import border
 from lianlu.formats.documents import Document, write_jsonl
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7*7 }}\u202etxt.exe & <!-- "
-SYLLABLES = ["ba", "ko", "li", "mer", "tan", "dor", "sil", "ven", "gar", "pel", "mi", "sha", "rot", "nel", "fi", "lum", "har"]
-FRAMES = (
-    "The {} {} with {} to {}.",
-    "Of {} and {}, {} have {}.",
-    "{} that {} must be {} by the {}.",
-    "To {} is to {} {} and {}.",
-)
 
 
-def story(seed: int, sentences: int = 12) -> str:
-    rng = random.Random(seed)
-    words = ("".join(rng.choices(SYLLABLES, k=rng.randint(2, 4))) for _ in range(4 * sentences))
-    made = [rng.choice(FRAMES).format(*(next(words) for _ in range(4))) for _ in range(sentences)]
-    return "\n".join(" ".join(made[at : at + 3]) for at in range(0, sentences, 3))
-
-
-def documents() -> list[Document]:
+def documents(story: Callable[..., str]) -> list[Document]:
     made = [Document(f"web{n}", story(n, 6 + n % 20), source="pages") for n in range(60)]
     made += [Document(f"docs{n}", story(900 + n), domain="docs", source="manuals") for n in range(20)]
     made += [Document(f"copy{n}", story(n, 6 + n % 20) + " One more thing was said.", source="mirror") for n in range(0, 60, 3)]
@@ -57,9 +43,9 @@ def documents() -> list[Document]:
 
 
 @pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def artifact(tmp_path_factory: pytest.TempPathFactory, story: Callable[..., str]) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    write_jsonl(folder / "all.jsonl", documents())
+    write_jsonl(folder / "all.jsonl", documents(story))
     out = Output(folder / "out")
     out.path.mkdir()
     clean.run(CleanConfig(source=str(folder / "all.jsonl"), workers=1), out)

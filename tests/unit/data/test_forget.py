@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models, pre_tokenizers
+from tokenizers import pre_tokenizers
 
 from lianlu.core.errors import ArtifactError
 from lianlu.core.store import Artifact, InputRecord, Output, Store, damaged_files, now
@@ -45,19 +44,6 @@ def documents(*, without: tuple[str, ...] = ()) -> list[Document]:
     made.append(Document("again", SECRET, url="https://example.org/copy"))
     made.append(Document("short", "too short", url="https://example.org/short"))
     return [document for document in made if document.id not in without]
-
-
-@pytest.fixture(scope="module")
-def tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Backend(models.BPE({symbol: number for number, symbol in enumerate(alphabet)}, []))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens(["<|endoftext|>"])
-    backend.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>"}')
-    return folder
 
 
 def made(root: Path, tokenizer: Path, rows: list[Document]) -> tuple[Store, dict[str, Artifact]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models, pre_tokenizers
+from tokenizers import models
 
 from lianlu.core.errors import DataError
 from lianlu.core.store import Output
@@ -22,20 +22,6 @@ from lianlu.formats.shards import TokenShard, open_shard
 from lianlu.tokenizer.tokenizer import Tokenizer
 
 DOCUMENTS = [Document(f"doc{n}", f"text number {n} 你好 <|endoftext|> " * (n % 5 + 1)) for n in range(200)]
-
-
-@pytest.fixture(scope="module")
-def tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A byte-level vocabulary without merges: one token a byte, and the end of text."""
-    folder = tmp_path_factory.mktemp("tokenizer")
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Backend(models.BPE({symbol: number for number, symbol in enumerate(alphabet)}, []))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens(["<|endoftext|>"])
-    backend.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>"}')
-    return folder
 
 
 def run(data: Path, tokenizer: Path, target: Path, **config: float) -> Output:

@@ -1,1 +1,1 @@
-"""Source code as training text: rules, licences, quality tiers, and a repository as one document in order of its imports."""
+"""Source code as training text: rules, quality tiers, and a repository as one document in order of its imports."""

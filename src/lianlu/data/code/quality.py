@@ -23,9 +23,6 @@ from lianlu.data.rules.textview import TextView
 from lianlu.data.rules.thresholds import Limits
 
 HIGH, MODERATE, LOW = "high", "moderate", "low"
-TIERS = (HIGH, MODERATE, LOW)
-EXPECTED_SHARES = {HIGH: 0.168, MODERATE: 0.699, LOW: 0.133}
-"""The report's."""
 Scores = npt.NDArray[np.float64]
 _NAME = re.compile(r"[^\W\d]\w*")
 _DIGIT = re.compile(r"\d")
@@ -118,9 +115,3 @@ def sampling_weights(scores: Scores, limits: Limits) -> Scores:
 def standings(scores: Scores, limits: Limits) -> list[tuple[str, float]]:
     """Tier and sampling weight of each score."""
     return list(zip(tiers(scores, limits).tolist(), sampling_weights(scores, limits).tolist(), strict=True))
-
-
-def thresholds_for(scores: Scores, shares: Mapping[str, float] = EXPECTED_SHARES) -> dict[str, float]:
-    """`min_score` and `min_score_high` that cut these scores into the given shares of documents."""
-    low, high = np.quantile(scores, [shares[LOW], 1 - shares[HIGH]])
-    return {"min_score": float(low), "min_score_high": float(high)}

@@ -14,9 +14,9 @@ from typing import Any
 from lianlu.core.errors import DataError
 from lianlu.data.code.fences import fenced
 from lianlu.data.code.graph import import_graph
-from lianlu.data.code.licences import all_of
 from lianlu.data.code.order import dependency_order, with_docs
 from lianlu.data.code.source_file import path_of
+from lianlu.data.licences.expressions import all_of
 from lianlu.data.read.raw import KINDS, language_of
 from lianlu.formats.documents import Document
 
@@ -95,8 +95,8 @@ def _parts(name: str, files: Iterable[Document], max_bytes: int) -> Iterator[lis
 def _joined(name: str, part: Sequence[tuple[Document, str]], number: int) -> Document:
     files = [file for file, _ in part]
     url = files[0].url if len({file.url for file in files}) == 1 else ""
-    license, date = all_of(file.license for file in files if file.license), max(file.date for file in files)
-    whole = {"license": license, "url": url, "date": date}
+    licence, date = all_of(file.license for file in files if file.license), max(file.date for file in files)
+    whole = {"license": licence, "url": url, "date": date}
     meta: dict[str, Any] = {
         "parents": [file.id for file in files],
         "files": [_origin(file, whole) for file in files],
@@ -111,7 +111,7 @@ def _joined(name: str, part: Sequence[tuple[Document, str]], number: int) -> Doc
         domain="code",
         lang="markdown",
         url=url,
-        license=license,
+        license=licence,
         date=date,
         meta=meta,
     )

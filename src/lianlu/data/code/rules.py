@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 from lianlu.data.code.lexer import COMMENT, pieces
-from lianlu.data.code.licences import terms
 from lianlu.data.code.markup import visible_text
+from lianlu.data.licences.expressions import terms
 from lianlu.data.rules.textview import TextView
-from lianlu.data.rules.thresholds import Limits, Verdict, broken
+from lianlu.data.rules.thresholds import Limits
 
 _LETTERS = re.compile(r"[^\W\d_]+")
 _HEAD_LINES = 8
@@ -27,12 +27,7 @@ _ENCODED = re.compile(
 _SUBWORD = re.compile(r"[A-Z]?[a-z]{1,6}|[A-Z]{1,4}|\d{1,2}|[^\sA-Za-z0-9]|\n[ \t]*|[ \t]{2,}")
 
 
-def judge(view: TextView, limits: Limits, lang: str = "", path: str = "", license: str = "") -> Verdict | None:
-    """The first of these rules that the text breaks, or None."""
-    return broken("code", limits, signals(view, limits, lang, path, license))
-
-
-def signals(view: TextView, limits: Limits, lang: str = "", path: str = "", license: str = "") -> Iterator[tuple[str, float]]:
+def signals(view: TextView, limits: Limits, lang: str = "", path: str = "", licence: str = "") -> Iterator[tuple[str, float]]:
     """What the rules look at, in order; lengths in characters, blank lines not counted, shares of characters (0..1)."""
     text = view.text
     size = max(len(text), 1)
@@ -46,8 +41,8 @@ def signals(view: TextView, limits: Limits, lang: str = "", path: str = "", lice
     yield "min_alpha_chars", sum(map(len, _LETTERS.findall(text))) / size
     yield "max_xml_declarations", "<?xml version=" in text[:100] and "<xsl:stylesheet" not in text[:1000] and lang != "xslt"
     yield from _origin(view, limits, path)
-    yield "max_licence_terms", terms(license)
-    yield "max_unlicensed", not license
+    yield "max_licence_terms", terms(licence)
+    yield "max_unlicensed", not licence
     yield "min_space_chars", 1 - view.num_word_chars / size
     encoded = [len(match[0]) for match in _ENCODED.finditer(text)]
     yield "max_encoded_chars", sum(encoded) / size

@@ -44,10 +44,6 @@ class Tree:
     def __contains__(self, path: str) -> bool:
         return path in self._known
 
-    def has_folder(self, folder: str) -> bool:
-        """Whether there is a file in this folder or below."""
-        return folder in self._folders.get(posixpath.basename(folder), ())
-
     def first(self, candidates: Iterable[str]) -> list[str]:
         """The first candidate that exists, or nothing."""
         return next(([path] for path in candidates if path in self._known), [])

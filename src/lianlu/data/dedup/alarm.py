@@ -8,19 +8,16 @@ there are few documents shares say nothing: such corpora and sources are left al
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from lianlu.core.errors import DataError
 from lianlu.data.dedup.duplicates import Repeats
-from lianlu.data.scores.columns import decision_columns, document_columns, num_chunks
+from lianlu.data.scores.columns import document_columns
 from lianlu.data.scores.corpus import Corpus, Mask
-
-STEP = "near_dedup"
 
 
 @dataclass(frozen=True)
@@ -38,14 +35,6 @@ class Bounds:
     def of(limits: Mapping[str, Any]) -> Bounds:
         """Those of a table of thresholds."""
         return Bounds(**{name: limits[name] for name in Bounds.__dataclass_fields__ if name in limits})
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A document that was compared with others: its source, and what tells the kept document that it repeats, if any."""
-
-    source: str
-    repeats: Hashable = None
 
 
 @dataclass(frozen=True)
@@ -69,18 +58,15 @@ class Finding:
         return f"{what} {self.taken} of {self.documents} documents ({more})"
 
 
-def findings(compared: Iterable[Compared], bounds: Bounds) -> list[Finding]:
-    """Every source and cluster beyond the bounds, the greatest share first; empty when all is well."""
-    documents, lost, clusters = Counter[str](), Counter[str](), Counter[Hashable]()
-    for document in compared:
-        documents[document.source] += 1
-        if document.repeats is not None:
-            lost[document.source] += 1
-            clusters[document.repeats] += 1
-    return _ordered([*_sources(documents, lost, bounds), *_clusters(documents.total(), clusters.items(), bounds)])
+def findings(documents: Counter[str], lost: Counter[str], clusters: Iterable[tuple[Any, int]], bounds: Bounds) -> list[Finding]:
+    """Every source and cluster beyond the bounds, the greatest share first; empty when all is well.
+
+    `documents` were compared and `lost` go, by their sources; `clusters` are what tells a kept document, and how many repeat it.
+    """
+    return _ordered([*_sources(documents, lost, bounds), *_clusters(documents.total(), clusters, bounds)])
 
 
-def _ordered(found: list[Finding]) -> list[Finding]:
+def _ordered(found: Iterable[Finding]) -> list[Finding]:
     return sorted(found, key=lambda finding: (-finding.share, finding.kind, str(finding.name)))
 
 
@@ -91,7 +77,7 @@ def _sources(documents: Counter[str], lost: Counter[str], bounds: Bounds) -> Ite
             yield Finding("source", name, lost[name], count, limit)
 
 
-def _clusters(total: int, clusters: Iterable[tuple[Hashable, int]], bounds: Bounds) -> Iterator[Finding]:
+def _clusters(total: int, clusters: Iterable[tuple[Any, int]], bounds: Bounds) -> Iterator[Finding]:
     limit = bounds.max_cluster_share
     if limit is False or total < bounds.min_documents:
         return
@@ -127,25 +113,10 @@ def findings_of_run(corpus: Corpus, left: Mask, gone: Repeats, bounds: Bounds) -
             documents[source] += is_left
             lost[source] += is_taken
     kept, counts = np.unique(gone["kept"], return_counts=True)
-    large = np.flatnonzero(counts + 1 > bounds.max_cluster_share * documents.total())
-    clusters = [(_id(corpus, int(kept[at])), int(counts[at])) for at in large]
-    return _ordered([*_sources(documents, lost, bounds), *_clusters(documents.total(), clusters, bounds)])
+    found = findings(documents, lost, zip(kept.tolist(), counts.tolist(), strict=True), bounds)
+    return _ordered(replace(it, name=_id(corpus, it.name)) if it.kind == "cluster" else it for it in found)
 
 
 def _id(corpus: Corpus, document: int) -> str:
     number, row = corpus.place(document)
     return corpus.chunks[number].ids()[row]
-
-
-def of_artifact(scored: Path, artifact: Path, later: Collection[str] = ()) -> Iterator[Compared]:
-    """The same from the decisions of a finished run; there kept documents are told apart by their ids alone.
-
-    `later` names the steps that follow: what they drop has been compared.
-    """
-    for number in range(num_chunks(scored)):
-        sources = document_columns(scored, number, "source")[0]
-        rules, repeats = decision_columns(artifact, number, "rule", "repeats")
-        for source, rule, other in zip(sources, rules, repeats, strict=True):
-            step = rule.split(".")[0]
-            if step in ("", STEP) or step in later:
-                yield Compared(source, other if step == STEP else None)

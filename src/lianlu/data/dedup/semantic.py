@@ -1,10 +1,10 @@
 """Semantic near duplicates: texts that say the same in other words, found by vectors (SemDeDup, arXiv 2303.09540).
 
-Vectors without a download: hashed TF-IDF reduced by a randomised SVD (Halko, Martinsson & Tropp 2011, arXiv 0909.4061), that is
-latent semantic analysis; or the mean hidden states of a checkpoint (`CheckpointModel.vectors`), centred. Spherical k-means
-puts them into clusters, each text into its two nearest, and texts are compared within these: from the longest to the shortest
-(the first of equals first), one whose cosine with a kept text reaches the threshold is dropped. So each removal names a kept
-text and nothing goes by transitivity; seeds are fixed, and on one machine equal texts give equal decisions.
+Vectors need no model: hashed TF-IDF reduced by a randomised SVD (Halko, Martinsson & Tropp 2011, arXiv 0909.4061), that is
+latent semantic analysis. Spherical k-means puts them into clusters, each text into its two nearest, and texts are compared
+within these: from the longest to the shortest (the first of equals first), one whose cosine with a kept text reaches the
+threshold is dropped. So each removal names a kept text and nothing goes by transitivity; seeds are fixed, and on one machine
+equal texts give equal decisions.
 
 Limits: optional, after `near_dedup`, which finds equal wording far cheaper. All vectors are in memory (1 KB a text, and 12
 bytes a different word of each text while they are made). TF-IDF knows words and no synonyms: it finds reordered and edited
@@ -53,11 +53,6 @@ def tfidf_vectors(texts: Iterable[str], rank: int = RANK) -> Vectors:
     reduced = _reduced(matrix, rank)
     reduced[np.linalg.norm(reduced, axis=1) < MIN_CAUGHT] = 0
     return unit(reduced)
-
-
-def centred(vectors: Vectors) -> Vectors:
-    """Vectors of a model less their mean, at length 1: all hidden states of a model share one large part."""
-    return unit(vectors - vectors.mean(axis=0)) if len(vectors) else vectors
 
 
 def unit(vectors: npt.NDArray[Any]) -> Vectors:

@@ -1,4 +1,4 @@
-"""Judging texts with a checkpoint of our own: bits per byte, what a context is worth, and a vector for a text.
+"""Judging texts with a checkpoint of our own: bits per byte, and what a context is worth.
 
 Every text begins after the token that begins texts in training (BOS where the model has it, else end of text), so its first
 token counts too. A piece and its context are tokenised apart, which may cost a token at the cut. No torch is imported before a
@@ -11,9 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from lianlu.core.errors import ConfigError, DataError
 from lianlu.data.filters.perplexity import Pair, digest, spread
@@ -67,14 +64,6 @@ class CheckpointModel:
         after = self._bits([self._sequence(context, text, True) for context, text in pairs])
         alone = self._bits([self._sequence("", text, True) for _, text in pairs])
         return [(own - other) / len(text.encode()) for own, other, (_, text) in zip(after, alone, pairs, strict=True)]
-
-    def vectors(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Mean hidden states over the beginning of each text, a row each; for `semantic`, which centres them."""
-        from lianlu.model.likelihood import mean_hidden
-
-        cut = [text.encode("utf-8", "replace")[: self.piece_bytes].decode("utf-8", "ignore") for text in texts]
-        rows = [mean_hidden(self._model, [[self._start, *ids][: self._positions]]) for ids in map(self._tokenizer.encode, cut)]
-        return np.concatenate([np.empty((0, self._model.config.hidden_size), np.float32), *rows])
 
     def _bits(self, sequences: Sequence[tuple[list[int], int]]) -> list[float]:
         from lianlu.model.likelihood import bits

@@ -26,7 +26,8 @@ from typing import IO, Any
 
 import zstandard
 
-from lianlu.data.read import licenses
+from lianlu.data.licences.folders import is_licence_file, licence_of_folder, tells_licence
+from lianlu.data.licences.texts import MAX_BYTES
 from lianlu.data.read.raw import CODE, CONTAINERS, DOMAINS, Raw, kind_of, language_of, printable, rejected
 from lianlu.data.read.repository import Repository
 from lianlu.data.rules.thresholds import Verdict
@@ -61,7 +62,7 @@ class _Survey:
 
     tops: set[str] = field(default_factory=set)
     texts: dict[str, dict[str, str]] = field(default_factory=dict)
-    has_code: bool = False
+    is_repository: bool = False
     commit: str = ""
 
     @property
@@ -77,8 +78,8 @@ def members(raw: Raw, max_bytes: int) -> Iterator[Raw]:
     repository = None
     try:
         survey = _survey(raw)
-        if survey.has_code or survey.texts:
-            found = {_inside(folder, survey.top): licenses.of_files(texts) for folder, texts in survey.texts.items()}
+        if survey.is_repository:
+            found = {_inside(folder, survey.top): licence_of_folder(texts) for folder, texts in survey.texts.items()}
             repository = Repository(_SUFFIX.sub("", PurePosixPath(raw.path).name), survey.top, found, commit=survey.commit)
         with _opened(raw) as archive:
             for member in archive:
@@ -109,10 +110,11 @@ def _survey(raw: Raw) -> _Survey:
             path = PurePosixPath(member.path)
             if len(survey.tops) < 2 and path.parts:
                 survey.tops.add(path.parts[0] + ("/" if member.is_folder or len(path.parts) > 1 else ""))
-            survey.has_code = survey.has_code or kind_of(path.name) == CODE
-            if member.is_file and licenses.is_license_name(path.name) and member.num_bytes <= licenses.MAX_BYTES:
-                text = archive.read(member, licenses.MAX_BYTES).decode("utf-8", "replace")
+            survey.is_repository = survey.is_repository or kind_of(path.name) == CODE
+            if member.is_file and tells_licence(path.name) and member.num_bytes <= MAX_BYTES:
+                text = archive.read(member, MAX_BYTES).decode("utf-8", "replace")
                 survey.texts.setdefault(str(path.parent), {})[path.name] = text
+                survey.is_repository = survey.is_repository or is_licence_file(path.name)
         survey.commit = archive.comment if _SHA.fullmatch(archive.comment) else ""
     return survey
 

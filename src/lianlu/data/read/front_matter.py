@@ -26,7 +26,7 @@ _LIST = re.compile(r"^:([A-Za-z][\w -]{0,30}):([^\n]*+(?:\n[ \t]++\S[^\n]*+)*)",
 _TELLING = {"title", "subject", "author", "authors", "date", "created", "version", "license", "licence", "status", "url"}
 DATES = ("date", "published", "publishdate", "pubdate", "created", "updated", "lastmod")
 URLS = ("url", "canonical_url", "canonical", "permalink", "link", "via", "from")
-LICENSES = ("license", "licence", "copyright_license")
+LICENCES = ("license", "licence", "copyright_license")
 
 
 def split(text: str) -> tuple[dict[str, Any], str]:
@@ -94,7 +94,7 @@ def tell(document: Document, told: Mapping[str, Any]) -> None:
     document.meta = {**document.meta, "front_matter": dict(told)}
     document.date = document.date or _first(told, DATES)
     document.url = document.url or next((url for url in (_first(told, (name,)) for name in URLS) if "://" in url), "")
-    document.license = _first(told, LICENSES) or document.license
+    document.license = _first(told, LICENCES) or document.license
 
 
 def _first(told: Mapping[str, Any], names: tuple[str, ...]) -> str:

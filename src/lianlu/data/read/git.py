@@ -17,7 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from lianlu.core.errors import MissingExtraError
-from lianlu.data.read import licenses
+from lianlu.data.licences.folders import licence_of_folder, tells_licence
+from lianlu.data.licences.texts import MAX_BYTES
 from lianlu.data.read.raw import CONTAINERS, REPOSITORY, Raw, kind_of, language_of, printable, rejected
 from lianlu.data.read.repository import Repository
 from lianlu.data.rules.thresholds import Verdict
@@ -70,7 +71,7 @@ def files(raw: Raw, max_bytes: int) -> Iterator[Raw]:
     if not entries:
         yield rejected(raw, raw.id, Verdict("read.empty", 0, 1))
     with _Objects(folder) as blobs:
-        repository = Repository(name_of(folder), url=_address(folder), licenses=_licenses(entries, blobs))
+        repository = Repository(name_of(folder), url=_address(folder), licences=_licences(entries, blobs))
         repository.commit, repository.date = _head(blobs)
         for entry in entries:
             yield _file(raw, entry, repository, blobs, max_bytes)
@@ -114,18 +115,14 @@ def _head(objects: _Objects) -> tuple[str, str]:
     return sha, datetime.fromtimestamp(int(told[1]), UTC).isoformat() if told else ""
 
 
-def _licenses(entries: list[_Entry], blobs: _Objects) -> dict[str, str]:
-    """The licence of each folder that has licence files."""
+def _licences(entries: list[_Entry], blobs: _Objects) -> dict[str, str]:
+    """The licence of each folder whose files tell one."""
     found: dict[str, dict[str, str]] = {}
     for entry in entries:
         path = PurePosixPath(entry.path)
-        if (
-            licenses.is_license_name(path.name)
-            and entry.mode not in (_LINK, _SUBMODULE)
-            and entry.num_bytes <= licenses.MAX_BYTES
-        ):
+        if tells_licence(path.name) and entry.mode not in (_LINK, _SUBMODULE) and entry.num_bytes <= MAX_BYTES:
             found.setdefault(str(path.parent), {})[path.name] = (blobs.read(entry.sha)[1] or b"").decode("utf-8", "replace")
-    return {folder: licenses.of_files(texts) for folder, texts in found.items()}
+    return {folder: licence_of_folder(texts) for folder, texts in found.items()}
 
 
 def _entries(folder: Path) -> Iterator[_Entry]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import re
 
-from lianlu.data.read.licenses import of_link
+from lianlu.data.licences.texts import licence_of_link
 from lianlu.formats.documents import Document
 
 HEAD_BYTES, FOOT_BYTES = 200_000, 50_000
@@ -51,6 +51,6 @@ def _told(text: str) -> dict[str, str]:
             found.setdefault(name.lower(), own.get("content", ""))
         elif "canonical" in relation:
             found.setdefault("canonical", own.get("href", ""))
-        elif "license" in relation and (name := of_link(own.get("href", ""))):
+        elif "license" in relation and (name := licence_of_link(own.get("href", ""))):
             found.setdefault("license", name)
     return {name: value for name, value in found.items() if value}

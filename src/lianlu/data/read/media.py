@@ -13,7 +13,6 @@ from typing import Any
 MARK = re.compile(
     r"!\[([^\[\]\n]{0,1000})\]\(\s*<?([^\s()<>]{1,2000}(?:\([^\s()]{0,200}\)[^\s()<>]{0,2000})?)>?(?:\s+\"[^\"\n]{0,500}\")?\s*\)"
 )
-FIELDS = ("kind", "uri", "sha256", "width", "height", "caption")
 _NUMBERS = ("width", "height")
 
 

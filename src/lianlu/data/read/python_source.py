@@ -19,7 +19,7 @@ from lianlu.data.docstrings import Symbol, symbols
 from lianlu.data.read.sources import METADATA, MODULE, Listing, Raw
 from lianlu.formats.documents import Document
 
-STANDARD_LICENSE = "PSF-2.0"
+STANDARD_LICENCE = "PSF-2.0"
 LEFT_OUT = {
     "test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages", "__pycache__", "turtledemo", "pydoc_data",
     "encodings", "__phello__", "ensurepip",
@@ -62,7 +62,7 @@ def list_python() -> Listing:
     for path in module_files():
         name = path.relative_to(root).as_posix()
         size = path.stat().st_size
-        raws.append(Raw(name, MODULE, size, name, str(path), "python", STANDARD_LICENSE))
+        raws.append(Raw(name, MODULE, size, name, str(path), "python", STANDARD_LICENCE))
     for path in metadata_files():
         name = path.parent.name.removesuffix(".dist-info")
         raws.append(Raw(name, METADATA, path.stat().st_size, f"{path.parent.name}/METADATA", str(path)))
@@ -102,11 +102,11 @@ def package_document(raw: Raw, text: str) -> Document:
     description = body if isinstance(body, str) and body.strip() else str(fields.get("Description", ""))
     home = fields.get("Home-page") or next((line.partition(",")[2].strip() for line in fields.get_all("Project-URL", [])), "")
     return Document(
-        f"readme:{fields.get('Name', raw.id)}", description, "packages", "docs", url=home, license=_license(fields), path=raw.path
+        f"readme:{fields.get('Name', raw.id)}", description, "packages", "docs", url=home, license=_licence(fields), path=raw.path
     )
 
 
-def _license(fields: email.message.Message) -> str:
+def _licence(fields: email.message.Message) -> str:
     """An SPDX expression, a short licence field, or the last word of a licence classifier."""
     stated = str(fields.get("License-Expression") or fields.get("License") or "").strip()
     if stated and len(stated) <= 60 and "\n" not in stated:

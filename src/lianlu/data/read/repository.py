@@ -1,7 +1,7 @@
 """What all files of a code repository share: its name, its licence and, where git tells it, commit, date and address.
 
-The licence of a file is that of the nearest folder above it with a licence file, so that what others wrote and a
-repository holds keeps its own.
+The licence of a file is that of the nearest folder above it that tells one, so that what others wrote and a repository
+holds keeps its own.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from lianlu.data.read import licenses
+from lianlu.data.licences.folders import is_licence_file, licence_of_folder, tells_licence
+from lianlu.data.licences.texts import MAX_BYTES
 from lianlu.data.read.raw import DOMAINS, TEXT, kind_of, printable
 from lianlu.formats.documents import Document
 
@@ -24,7 +25,7 @@ class Repository:
 
     name: str
     prefix: str = ""
-    licenses: dict[str, str] = field(default_factory=dict)
+    licences: dict[str, str] = field(default_factory=dict)
     url: str = ""
     date: str = ""
     commit: str = ""
@@ -34,35 +35,35 @@ class Repository:
         own = path.removeprefix(self.prefix)
         meta = {"repo": self.name, **({"commit": self.commit} if self.commit else {})}
         domain = DOMAINS.get(kind_of(path), DOMAINS[TEXT])
-        return Document(name, "", domain=domain, url=self.url, date=self.date, license=self.license_of(own), path=own, meta=meta)
+        return Document(name, "", domain=domain, url=self.url, date=self.date, license=self.licence_of(own), path=own, meta=meta)
 
-    def license_of(self, path: str) -> str:
-        """The SPDX name of the nearest licence file above a path in the repository; empty if there is none."""
+    def licence_of(self, path: str) -> str:
+        """The SPDX expression of the nearest folder above a path that tells a licence; empty if none does."""
         folders = (str(folder) for folder in PurePosixPath(path).parents)
-        return next((self.licenses[folder] for folder in folders if folder in self.licenses), "")
+        return next((found for folder in folders if (found := self.licences.get(folder, ""))), "")
 
     @classmethod
     def of_folder(
         cls, folder: Path, root: Path, files: Iterable[str], is_worktree: bool, above: Repository | None
     ) -> Repository | None:
         """The repository that a folder is or belongs to, if it is one."""
-        found = [name for name in files if licenses.is_license_name(name)]
-        if not found and not is_worktree:
-            return above
-        if above is None or is_worktree:
+        found = [name for name in files if tells_licence(name)]
+        if is_worktree or (above is None and any(map(is_licence_file, found))):
             place = printable(folder.relative_to(root).as_posix())
             above = cls(printable(folder.resolve().name), "" if place == "." else place + "/")
-        if found:
+        if found and above is not None:
             own = printable(folder.relative_to(root).as_posix()) + "/"
-            above.licenses[str(PurePosixPath(own.removeprefix(above.prefix) or "."))] = licenses.of_files(
+            above.licences[str(PurePosixPath(own.removeprefix(above.prefix) or "."))] = licence_of_folder(
                 {name: _text(folder / name) for name in found}
             )
         return above
 
 
 def _text(path: Path) -> str:
+    if not path.is_file():  # a pipe would be waited for
+        return ""
     try:
         with open(path, "rb") as file:
-            return file.read(licenses.MAX_BYTES).decode("utf-8", "replace")
+            return file.read(MAX_BYTES).decode("utf-8", "replace")
     except OSError:
         return ""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from lianlu.data.rules.edits import LINE, Edit
 from lianlu.data.rules.textview import TextView, split_words
-from lianlu.data.rules.thresholds import Limits, Verdict, broken
+from lianlu.data.rules.thresholds import Limits, broken
 
 END_MARKS = (".", "!", "?", '"', "'", "\u201d", "\u2019", "\u3002", "\uff01", "\uff1f", "\u300d", "\u300f", "\u2026")
 POLICY = (
@@ -64,11 +64,6 @@ def _line_signals(line: str) -> Iterator[tuple[str, float]]:
     yield "max_javascript_lines", "javascript" in lowered
     yield "max_policy_lines", any(phrase in lowered for phrase in POLICY)
     yield "max_lines_without_end_mark", not line.rstrip().endswith(END_MARKS) or line.rstrip().endswith("...")
-
-
-def judge(view: TextView, limits: Limits) -> Verdict | None:
-    """The first rule for pages that the text (after `line_edits`) breaks, or None."""
-    return broken("c4", limits, signals(view))
 
 
 def signals(view: TextView) -> Iterator[tuple[str, float]]:

@@ -6,14 +6,9 @@ from collections.abc import Iterator
 
 from lianlu.data.rules.gopher_repetition import duplicate_shares
 from lianlu.data.rules.textview import TextView
-from lianlu.data.rules.thresholds import Limits, Verdict, broken
+from lianlu.data.rules.thresholds import Limits
 
 END_MARKS = (".", "?", "!", "\u3002", "\uff01", "\uff1f", "\u2026", '"', "'", "\u201d", "\u300d", ":", "\uff1a", ";", "\uff1b")
-
-
-def judge(view: TextView, limits: Limits) -> Verdict | None:
-    """The first of these rules that the text breaks, or None."""
-    return broken("fineweb", limits, signals(view, limits))
 
 
 def signals(view: TextView, limits: Limits) -> Iterator[tuple[str, float]]:

@@ -6,16 +6,11 @@ from collections.abc import Iterator
 
 from lianlu.data.rules.characters import Kind, sums
 from lianlu.data.rules.textview import TextView
-from lianlu.data.rules.thresholds import Limits, Verdict, broken
+from lianlu.data.rules.thresholds import Limits
 
 _BULLETS = ("- ", "* ", "+ ", "\u2022", "\u2023", "\u25cf", "\u25e6", "\u25aa", "\u2043", "\u00b7")
 _ELLIPSES = ("...", "\u2026")
 _EDGES = ".,;:!?()[]{}<>\"'`*_"
-
-
-def judge(view: TextView, limits: Limits) -> Verdict | None:
-    """The first of these rules that the text breaks, or None."""
-    return broken("gopher_quality", limits, signals(view, limits))
 
 
 def signals(view: TextView, limits: Limits) -> Iterator[tuple[str, float]]:

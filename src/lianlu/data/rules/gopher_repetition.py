@@ -14,15 +14,9 @@ import numpy.typing as npt
 
 from lianlu.data.rules.characters import Ints
 from lianlu.data.rules.textview import TextView
-from lianlu.data.rules.thresholds import Limits, Verdict, broken
 
 TOP_SIZES = (2, 3, 4)
 DUPLICATE_SIZES = (5, 6, 7, 8, 9, 10)
-
-
-def judge(view: TextView, limits: Limits) -> Verdict | None:
-    """The first of these rules that the text breaks, or None."""
-    return broken("gopher_repetition", limits, signals(view))
 
 
 def signals(view: TextView) -> Iterator[tuple[str, float]]:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 
 from lianlu.data.rules.characters import CJK
 from lianlu.data.rules.textview import TextView
-from lianlu.data.rules.thresholds import Limits, Verdict, broken
 
 _CUT_WORD = re.compile(r"[^\W\d_]{2}-\n[^\S\n]*[a-z]")
 _CUT_SENTENCE = re.compile(f"[{CJK}][^\\S\\n]*\\n[^\\S\\n]*(?=[{CJK}])")
@@ -22,11 +21,6 @@ _SENTENCE_END = re.compile(r"[.!?](?<=[a-z].)(?=\s)")
 _SEPARATORS = re.compile(r"([-=_*~#+.|/\\<>—–─━═·•。])(?:(?:[^\S\n]?\1){3,}|(?<=[-=_*~#+|])[-=_*~#+|]{3,})")
 _ESCAPED = re.compile(r"\\[rn](?=\\|[A-Z\s]|[^\x00-\x7f]|$)")
 TINY_CHARS = 2
-
-
-def judge(view: TextView, limits: Limits) -> Verdict | None:
-    """The first of these rules that the text breaks, or None."""
-    return broken("line_breaks", limits, signals(view))
 
 
 def signals(view: TextView) -> Iterator[tuple[str, float]]:

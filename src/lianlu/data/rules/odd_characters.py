@@ -16,7 +16,6 @@ import numpy as np
 
 from lianlu.data.rules.characters import Characters, Kind, Mask
 from lianlu.data.rules.textview import TextView
-from lianlu.data.rules.thresholds import Limits, Verdict, broken
 
 _REPLACED_BEGIN = "\ufffd锟烫屯锘"
 _REPLACED = re.compile("\ufffd|锟斤拷|锟斤|烫烫烫+|屯屯屯+|锘挎")
@@ -27,11 +26,6 @@ _GBK_AS_LATIN = "[\u00a1-\u00ff]{4,}"
 _AS_GBK = "[鐨銆锛鈥鏄涓鍦浠鎴戜粬锝殑绗簩紝孩鏂囧瓧]{2,}|[鐨銆锛鈥][\u4e00-\u9fff]"
 _MOJIBAKE_BEGINS = re.compile("[\u00a1-\u00ff鐨銆锛鈥鏄涓鍦浠鎴戜粬锝殑绗簩紝孩鏂囧瓧]").search
 _MOJIBAKE = re.compile(f"{_AS_LATIN}|{_GBK_AS_LATIN}|{_AS_GBK}")
-
-
-def judge(view: TextView, limits: Limits) -> Verdict | None:
-    """The first of these rules that the text breaks, or None."""
-    return broken("odd_characters", limits, signals(view))
 
 
 def signals(view: TextView) -> Iterator[tuple[str, float]]:

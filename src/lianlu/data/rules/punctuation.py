@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from lianlu.data.rules.characters import CJK
 from lianlu.data.rules.textview import TextView
-from lianlu.data.rules.thresholds import Limits, Verdict, broken
+from lianlu.data.rules.thresholds import Limits
 
 # patterns begin with a set of marks and look behind it afterwards: the search then skips to such marks at once
 _MARKS = re.compile("[,.;:!?，。、；：？！…—“”‘’（）《》「」『』](?:(?<![,.;:!?])|(?=\\s|$|[\"')\\]]))")
@@ -23,11 +23,6 @@ _FULL_WIDTH = re.compile(f"(?<=[{CJK}])[，。；：！？]")
 _SENTENCE = re.compile(
     "[.!?。！？…\\n](?:(?<=[.!?])[.!?]*[\"')\\]”’]*\\s+|(?<=[。！？…])[。！？…]*[”’」』）]*\\s*|(?<=\\n)\\s*\\n)"
 )
-
-
-def judge(view: TextView, limits: Limits) -> Verdict | None:
-    """The first of these rules that the text breaks, or None."""
-    return broken("punctuation", limits, signals(view, limits))
 
 
 def signals(view: TextView, limits: Limits) -> Iterator[tuple[str, float]]:

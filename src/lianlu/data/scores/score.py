@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from lianlu.data.code import licences, source_file
+from lianlu.data.code import source_file
 from lianlu.data.code.tokens import shingle_tokens
 from lianlu.data.dedup import near_dedup
 from lianlu.data.forgotten import Forgotten
+from lianlu.data.licences.texts import licence_of_file
 from lianlu.data.read import extract
 from lianlu.data.read.html_extractor import HtmlExtractor, Name
 from lianlu.data.read.normalise import normalise
@@ -156,7 +157,7 @@ def _limits(family: str, document: Document, view: TextView, settings: Settings)
 
 
 def _code(document: Document, view: TextView, settings: Settings) -> tuple[dict[str, float], list[Edit]]:
-    document.license = licences.of_file(view.text, document.license)
+    document.license = licence_of_file(view.text, document.license)
 
     def limits(family: str) -> Limits:
         return _limits(family, document, view, settings)

@@ -11,17 +11,18 @@ from hypothesis import strategies as st
 
 from lianlu.data.code.markup import visible_text
 from lianlu.data.code.notebook import to_markdown
-from lianlu.data.code.rules import judge, signals
+from lianlu.data.code.rules import signals
 from lianlu.data.rules.textview import TextView
-from lianlu.data.rules.thresholds import Thresholds, shipped
+from lianlu.data.rules.thresholds import Thresholds, broken, shipped
 
 LIMITS = Thresholds(shipped())
 CODE = "\n".join(f"def function_{n}(value):\n    return value + {n}\n" for n in range(10))
 HTML = "<html><head><title>t</title></head>\n<body>\n" + "<p>A line of text that a reader sees.</p>\n" * 12 + "</body></html>"
 
 
-def rule_of(text: str, lang: str, path: str = "", license: str = "") -> str | None:
-    verdict = judge(TextView(text), LIMITS.of("code", "code", "", lang), lang, path, license)
+def rule_of(text: str, lang: str, path: str = "", licence: str = "") -> str | None:
+    limits = LIMITS.of("code", "code", "", lang)
+    verdict = broken("code", limits, signals(TextView(text), limits, lang, path, licence))
     return verdict.rule.split(".")[1] if verdict else None
 
 
@@ -59,7 +60,7 @@ def test_rules(text: str, lang: str, path: str, rule: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("license", "rule"),
+    ("licence", "rule"),
     [
         ("", None),
         ("MIT", None),
@@ -69,8 +70,8 @@ def test_rules(text: str, lang: str, path: str, rule: str | None) -> None:
         ("NOASSERTION", "max_licence_terms"),
     ],
 )
-def test_what_a_licence_asks_for(license: str, rule: str | None) -> None:
-    assert rule_of(CODE, "python", license=license) == rule
+def test_what_a_licence_asks_for(licence: str, rule: str | None) -> None:
+    assert rule_of(CODE, "python", licence=licence) == rule
 
 
 def notebook(outputs: list[Any]) -> str:

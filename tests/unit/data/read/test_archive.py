@@ -71,6 +71,15 @@ def test_a_repository_in_an_archive_knows_its_licence_name_and_paths(tmp_path: P
     assert document.date.startswith("2024-03-01T12:00:00")
 
 
+def test_a_manifest_tells_the_licence_in_an_archive_and_makes_no_repository(tmp_path: Path) -> None:
+    files = {"r/a.c": "int a;", "r/lib/b.c": "int b;", "r/lib/package.json": '{"license": "ISC"}', "r/COPYRIGHT": MIT}
+    found = members(pack(tmp_path / "ships.tar", files))
+    assert found["ships.tar/r/a.c"].license == "MIT"
+    assert found["ships.tar/r/lib/b.c"].license == "ISC"
+    (raw, _) = members(pack(tmp_path / "notes.zip", {"a.txt": "text", "COPYRIGHT": MIT})).values()
+    assert (raw.license, raw.document and raw.document.meta) == ("", {})
+
+
 def test_files_without_code_are_no_repository(tmp_path: Path) -> None:
     found = members(pack(tmp_path / "notes.zip", {"a.txt": "text", "b/c.md": "# more"}))
     assert [raw.document.meta for raw in found.values() if raw.document] == [{}, {}]

@@ -98,6 +98,28 @@ def test_a_folder_with_git_in_it_is_read_as_it_lies_there(ships: Path) -> None:
     assert kept["bare.git/ferry.py"].meta["repo"] == "bare"
 
 
+def test_a_manifest_tells_the_licence_where_no_licence_file_does(ships: Path) -> None:
+    for folder, name, text in (
+        ("web", "package.json", '{"license": "ISC"}'),
+        ("vendor/knots", "Cargo.toml", '[package]\nlicense = "GPL-3.0"'),
+        ("lib", "package.json", '{"name": "lib"}'),
+    ):
+        (ships / folder).mkdir(exist_ok=True)
+        (ships / folder / name).write_text(text)
+        (ships / folder / "a.c").write_text("int a;\n")
+    os.mkfifo(ships / "COPYING")
+    run(ships, "add", "web", "vendor", "lib")
+    run(ships, "commit", "-m", "more")
+    for source, prefix in ((ships, ""), (ships / ".git", "ships/")):
+        kept, _ = made(source)
+        found = {folder: kept[f"{prefix}{folder}/a.c"].license for folder in ("web", "vendor/knots", "lib")}
+        assert found == {"web": "ISC", "vendor/knots": "Unlicense", "lib": "MIT"}
+    shutil.rmtree(ships / ".git")
+    (ships / "LICENSE").unlink()
+    kept, _ = made(ships / "web")
+    assert kept["a.c"].meta == {}
+
+
 def test_a_repository_without_commits_or_with_lost_objects_is_a_rejection(tmp_path: Path, ships: Path) -> None:
     empty = tmp_path / "empty.git"
     run(tmp_path, "init", "--bare", str(empty))

@@ -1,19 +1,19 @@
-"""Licences of texts, headers and repositories."""
+"""Licences of texts and of files by their heads."""
 
 from __future__ import annotations
 
 import email
 import re
 import sysconfig
-import tomllib
-from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lianlu.data.code.licences import in_text, is_licence_file, kind_of, of_file, of_files, terms
+from lianlu.data.licences.expressions import kind_of
+from lianlu.data.licences.folders import is_licence_file
+from lianlu.data.licences.texts import licence_in, licence_of_file, licence_of_link
 
 MIT = """Copyright (c) 2020 Someone
 
@@ -56,23 +56,7 @@ def commented(text: str, mark: str) -> str:
     ],
 )  # fmt: skip
 def test_texts(text: str, licence: str) -> None:
-    assert in_text(text) == licence
-
-
-@pytest.mark.parametrize(
-    ("expression", "kind"),
-    [
-        ("MIT", "permissive"), ("apache-2.0", "permissive"), ("GPL-3.0-or-later", "copyleft"), ("LGPL-2.1+", "weak"),
-        ("MIT OR GPL-2.0-only", "permissive"), ("MIT AND GPL-2.0-only", "copyleft"), ("(MIT OR GPL-2.0) AND MPL-2.0", "weak"),
-        ("Apache-2.0 WITH LLVM-exception", "permissive"), ("MIT AND Proprietary", "unknown"), ("", "unknown"), ("((", "unknown"),
-        ("MIT/Apache-2.0", "permissive"), ('["mit", "apache-2.0"]', "permissive"), ('["MIT", "GPL-3.0"]', "copyleft"),
-        ("MIT License", "permissive"), ("The Apache License, Version 2.0", "permissive"), ("[]", "unknown"), ("[", "unknown"),
-        ("Apache Software License", "permissive"), ("GNU", "unknown"), ("GPLv3", "copyleft"),
-        ("Mozilla Public License 2.0", "unknown"), ("CC-BY-NC-4.0", "unknown"),
-    ],
-)  # fmt: skip
-def test_what_a_licence_asks(expression: str, kind: str) -> None:
-    assert kind_of(expression) == kind
+    assert licence_in(text) == licence
 
 
 @pytest.mark.parametrize(
@@ -84,39 +68,13 @@ def test_what_a_licence_asks(expression: str, kind: str) -> None:
     ],
 )  # fmt: skip
 def test_a_file_never_asks_for_less_than_its_head_says(own: str, given: str, licence: str) -> None:
-    assert of_file(f"# SPDX-License-Identifier: {own}\nx = 1\n" if own else "x = 1\n", given) == licence
-
-
-def test_every_licence_that_is_read_from_a_repository_is_known() -> None:
-    names = tomllib.loads((files("lianlu.data.read") / "licenses.toml").read_text("utf-8"))
-    unknown = {name for name in names if kind_of(name) == "unknown"}
-    assert unknown == {name for name in names if "-NC" in name or "-ND" in name}
-    assert [terms(name) for name in ("", "MIT", "MPL-2.0", "GPL-2.0", "NOASSERTION")] == [0, 0, 1, 2, 3]
-
-
-def test_a_file_has_its_own_licence_or_that_of_the_nearest_folder() -> None:
-    assert of_files({
-        "LICENSE": MIT, "a.py": "x = 1", "lib/b.py": "# SPDX-License-Identifier: 0BSD\n", "lib/c.py": "",
-        "gpl/COPYING": GPL.format(2), "gpl/deep/d.c": "int d;", "web/package.json": '{\n "license": "MPL-2.0"\n}',
-        "web/e.js": "", "web/package-lock.json": '{"license": "ISC"}',
-    }) == {
-        "LICENSE": "MIT", "a.py": "MIT", "lib/b.py": "0BSD", "lib/c.py": "MIT", "gpl/COPYING": "GPL-2.0",
-        "gpl/deep/d.c": "GPL-2.0", "web/package.json": "MPL-2.0", "web/e.js": "MPL-2.0", "web/package-lock.json": "MPL-2.0",
-    }  # fmt: skip
-    assert of_files({"LICENSE-MIT": MIT, "LICENSE-GPL": GPL.format(2), "a.py": ""})["a.py"] == "GPL-2.0 AND MIT"
-
-
-@pytest.mark.parametrize("name", ["LICENSE", "licence.txt", "COPYING.LESSER", "x/UNLICENSE", "LICENSE-MIT", "foo.license"])
-def test_names_of_licence_files(name: str) -> None:
-    assert is_licence_file(name)
-    assert not is_licence_file(f"{name}/license_check.py")
+    assert licence_of_file(f"# SPDX-License-Identifier: {own}\nx = 1\n" if own else "x = 1\n", given) == licence
 
 
 @given(st.text(max_size=300), st.text(alphabet="() ANDORWITHMIT+-./", max_size=40))
-def test_any_text_and_expression_is_read(text: str, expression: str) -> None:
-    assert in_text(text) == ""
-    assert in_text(MIT + text + expression).startswith("MIT")
-    assert kind_of(expression) in ("permissive", "weak", "copyleft", "unknown")
+def test_any_text_is_read(text: str, expression: str) -> None:
+    assert licence_in(text) == ""
+    assert licence_in(MIT + text + expression).startswith("MIT")
 
 
 def test_installed_packages_say_the_same_in_words_and_in_their_metadata() -> None:
@@ -130,9 +88,24 @@ def test_installed_packages_say_the_same_in_words_and_in_their_metadata() -> Non
         ]
         if stated and texts and kind_of(stated) != "unknown":
             wanted = set(re.split(r" (?:AND|OR) ", re.sub(r"[()]|-only|-or-later", "", stated)))
-            found = {name for text in texts for name in in_text(text).split(" AND ")}
+            found = {name for text in texts for name in licence_in(text).split(" AND ")}
             agreed += wanted <= found
             differing += [(meta.parent.name, stated, found)] if not wanted <= found else []
     if agreed + len(differing) < 20:
         pytest.skip("few packages here state a licence expression")
     assert len(differing) <= 0.1 * agreed, differing
+
+
+def test_a_licence_is_not_taken_for_the_one_that_it_names() -> None:
+    title = "GNU GENERAL PUBLIC LICENSE\nVersion 3, 29 June 2007\n"
+    end = "consider whether to use the GNU Lesser General Public License instead of this License."
+    assert licence_in(title + end) == "GPL-3.0"
+    exception = "distribute this file as part of a program that contains a configuration script generated by Autoconf, you may"
+    assert licence_in(commented(GPL.format(2), "#")) == "GPL-2.0"
+    assert licence_in(commented(GPL.format(2) + f" As a special exception, if you {exception}", "#")) == ""
+
+
+def test_addresses_of_creative_commons_name_a_licence() -> None:
+    assert licence_of_link("https://creativecommons.org/licenses/by-nc-sa/4.0/deed.zh") == "CC-BY-NC-SA-4.0"
+    assert licence_of_link("http://creativecommons.org/publicdomain/zero/1.0/") == "CC0-1.0"
+    assert licence_of_link("https://example.org/license") == ""
