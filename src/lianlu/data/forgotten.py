@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -24,10 +23,10 @@ from lianlu.core.errors import ArtifactError
 from lianlu.core.files import write_text
 from lianlu.core.store import now
 from lianlu.data.rules.thresholds import Verdict
+from lianlu.data.scores.unique import COPY
 from lianlu.formats.documents import Document
 
 LIST = "forgotten.jsonl"
-_COPY = re.compile(r"~[0-9]+$")
 
 
 class Named(Protocol):
@@ -47,7 +46,7 @@ class Forgotten:
         """Whether a document that has come to this step is on the list."""
         if not self.hashes:
             return None
-        names = {thing.id, _COPY.sub("", thing.id), getattr(thing, "url", "")} - {""}
+        names = {thing.id, COPY.sub("", thing.id), getattr(thing, "url", "")} - {""}
         found = next((digest for digest in sorted(map(hashed, names)) if digest in self.hashes), "")
         return Verdict(f"{step}.forgotten", found[:12], "not forgotten") if found else None
 
