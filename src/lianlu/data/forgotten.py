@@ -1,12 +1,12 @@
-"""The list of what `lianlu data forget` took out: a later run of the clean stage that reads the same source leaves it out.
+"""The list of what `lianlu data forget` took out: a later run of clean or repositories that reads the same source leaves it out.
 
     .lianlu/forgotten.jsonl    {"at": "2025-01-02T03:04:05.678Z", "sha256": "..."} a line: SHA-256 of the id or URL
 
 The list says nothing about a document but a hash, and neither does the rejection on record (`read.forgotten` or
-`extract.forgotten`). A line is found by `printf %s URL | sha256sum` and may be deleted to let the document in again. Copies named
-`x~2` are meant by `x`.
+`extract.forgotten`; repositories count them). A line is found by `printf %s URL | sha256sum` and may be deleted to let the
+document in again. Copies named `x~2` are meant by `x`.
 
-Limits: the same text under another id and URL is another document. Stages other than clean read what they are given. The list
+Limits: the same text under another id and URL is another document. Stages but these two read what they are given. The list
 belongs to a store, so that another store, or a copy of the data elsewhere, has to be told too. A run that is at work while a
 document is forgotten has read the list before.
 """
