@@ -84,7 +84,7 @@ def forget(
     from lianlu.data.forget import forget as forget_document
 
     holders = forget_document(Store.locate(), name, apply)
-    if not (holders.found or holders.unfinished or apply):
+    if not (holders.found or holders.unfinished or holders.begun or apply):
         raise DataError(f"nothing here holds {name}", hint="give the id or the URL that the document had in its source")
     rows = [[h.artifact.id, h.num_documents, h.num_tokens, " ".join(h.files)] for h in holders.found]
     console.table(["artifact", "documents", "tokens", "files rewritten" if apply else "files to rewrite"], rows)
@@ -96,6 +96,8 @@ def forget(
         console.warn(f"{source} may still hold it: runs of this store leave it out, other programs do not")
     for folder, chunks in holders.unfinished.items():
         console.out(f"{folder}, not finished: {len(chunks)} chunks {'are' if apply else 'would be'} made anew without it")
+    for folder in holders.begun:
+        console.out(f"{folder}, not finished: {'starts' if apply else 'would start'} again without it")
     for folder in holders.at_work:
         console.warn(f"{folder} is being made and has read the list before: run this again when it has ended")
     if not apply:

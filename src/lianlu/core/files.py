@@ -1,16 +1,18 @@
 """Files that are whole or absent: atomic writes, hashes, and errors that name the file.
 
 Every write of lianlu goes through a temporary name in the same folder and a rename, so that a kill or a full disk
-leaves the old file or none, never half of one.
+leaves the old file or none, never half of one. What a killed process left under such a name is known by its free lock.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -27,6 +29,7 @@ _HINTS = {
     errno.EROFS: "the file system is read-only: choose another folder with LIANLU_HOME",
 }
 _NEARLY_FULL_BYTES = 1 << 20
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp", re.DOTALL)
 
 
 @contextlib.contextmanager
@@ -75,13 +78,27 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(temporary, mode, encoding=encoding) as file:
+                with contextlib.suppress(OSError):  # some file systems have no locks: leftovers stay there
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+                os.replace(temporary, path)  # still locked, so that nobody takes it for a leftover
     finally:
         with contextlib.suppress(OSError):  # a folder that is a file has been told above
             temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files below `folder` whose writers are dead; a living one holds the lock of its file, which stays.
+
+    Any process of any machine that shares the folder may be writing, as long as the file system shares its locks too.
+    """
+    for root, _, names in os.walk(folder):
+        for path in (Path(root, name) for name in names if _TEMPORARY.fullmatch(name)):
+            with contextlib.suppress(OSError), open(path, "r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

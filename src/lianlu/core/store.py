@@ -28,7 +28,16 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from lianlu.core.errors import ArtifactError
-from lianlu.core.files import DigestCache, disk_errors, files_below, sha256_file, sha256_json, write_json, write_text
+from lianlu.core.files import (
+    DigestCache,
+    disk_errors,
+    files_below,
+    remove_leftovers,
+    sha256_file,
+    sha256_json,
+    write_json,
+    write_text,
+)
 
 FORMAT = 1
 LOGS = "logs"
@@ -188,10 +197,11 @@ class Store:
             os.close(handle)
 
     def work(self, artifact_id: str, step: str = "") -> Path:
-        """The folder a stage works in for `step`; what an earlier, killed run left there is still there."""
+        """The folder a stage works in for `step`; what an earlier, killed run finished there is still there."""
         folder = self.root / "work" / artifact_id
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(folder)
             if step:
                 (folder / STEP).write_text(step, encoding="utf-8")
         return folder
@@ -226,6 +236,7 @@ class Store:
         `draft` holds the manifest fields that the caller knows; `id` names the folder.
         """
         (out.path / STEP).unlink(missing_ok=True)
+        remove_leftovers(out.path)  # a worker may have been killed in this run
         files = [
             FileRecord(path=str(path.relative_to(out.path)), bytes=path.stat().st_size, sha256=sha256_file(path))
             for path in files_below(out.path)

@@ -1,12 +1,12 @@
-"""The list of what `lianlu data forget` took out: a later run of the clean stage that reads the same source leaves it out.
+"""The list of what `lianlu data forget` took out: a later run of clean or repositories that reads the same source leaves it out.
 
     .lianlu/forgotten.jsonl    {"at": "2025-01-02T03:04:05.678Z", "sha256": "..."} a line: SHA-256 of the id or URL
 
 The list says nothing about a document but a hash, and neither does the rejection on record (`read.forgotten` or
-`extract.forgotten`). A line is found by `printf %s URL | sha256sum` and may be deleted to let the document in again. Copies named
-`x~2` are meant by `x`.
+`extract.forgotten`; repositories count them). A line is found by `printf %s URL | sha256sum` and may be deleted to let the
+document in again. Copies named `x~2` are meant by `x`.
 
-Limits: the same text under another id and URL is another document. Stages other than clean read what they are given. The list
+Limits: the same text under another id and URL is another document. Stages but these two read what they are given. The list
 belongs to a store, so that another store, or a copy of the data elsewhere, has to be told too. A run that is at work while a
 document is forgotten has read the list before.
 """
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -24,10 +23,10 @@ from lianlu.core.errors import ArtifactError
 from lianlu.core.files import write_text
 from lianlu.core.store import now
 from lianlu.data.rules.thresholds import Verdict
+from lianlu.data.scores.unique import COPY
 from lianlu.formats.documents import Document
 
 LIST = "forgotten.jsonl"
-_COPY = re.compile(r"~[0-9]+$")
 
 
 class Named(Protocol):
@@ -47,7 +46,7 @@ class Forgotten:
         """Whether a document that has come to this step is on the list."""
         if not self.hashes:
             return None
-        names = {thing.id, _COPY.sub("", thing.id), getattr(thing, "url", "")} - {""}
+        names = {thing.id, COPY.sub("", thing.id), getattr(thing, "url", "")} - {""}
         found = next((digest for digest in sorted(map(hashed, names)) if digest in self.hashes), "")
         return Verdict(f"{step}.forgotten", found[:12], "not forgotten") if found else None
 

@@ -5,13 +5,13 @@
 A repository is what has one name (meta.repo, which the readers of folders, archives and git set) below one folder. It becomes
 one document, or several where it is long. Documents that name no repository, and a second file of one path, go on as they are,
 after the repositories. Texts are held for about `BATCH_BYTES` of whole repositories at a time; files of documents are read again
-for each batch that has rows in them. Source: InternLM2 (arXiv 2403.17297, section 3.1.2).
+for each batch that has rows in them. What was forgotten in the store (`data forget`) is left out. A killed stage starts again
+from the beginning: 9,300 files (29 MB) take 9 s on two cores. Source: InternLM2 (arXiv 2403.17297, section 3.1.2).
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,12 +30,14 @@ from lianlu.core.stage import Estimate
 from lianlu.core.store import Output
 from lianlu.data.code.repository import MAX_BYTES, REPOSITORY, concatenated
 from lianlu.data.code.source_file import path_of
+from lianlu.data.forgotten import Forgotten, forgotten_at
+from lianlu.data.scores.unique import COPY, Hashes, id_hashes, unique
 from lianlu.formats.documents import COLUMNS, Document, document_files, read_documents, write_documents
 
 BATCH_BYTES = 256_000_000
 SERIAL_BYTES = 2_000_000
-_NONE = -1
-_COPY = re.compile(r"~\d+$")
+_NONE, _FORGOTTEN = -1, -2
+"""In place of the number of a repository."""
 _BYTES_PER_CORE_S, _PACKED = 3e6, 4
 Key = tuple[str, str]
 """Name of a repository, and what stands before the path of a file in its id."""
@@ -58,16 +60,27 @@ class RepositoriesConfig(Config):
 
 @dataclass(frozen=True)
 class _Survey:
-    """The repositories in order with the bytes of their texts, and for each file of documents the repository of each row."""
+    """The repositories in order with the bytes of their texts, and for each file of documents the repository of each row.
+
+    `hashes` are those of the ids of all documents.
+    """
 
     keys: list[Key]
     num_bytes: list[int]
     rows: list[Numbers]
+    hashes: Hashes
 
     def names(self) -> list[str]:
         """What each repository is called: as it says, or by its folder where others say the same."""
         known = Counter(name for name, _ in self.keys)
         return [name if known[name] == 1 else root.strip("/") or name for name, root in self.keys]
+
+    def ids_made(self) -> Iterator[str]:
+        """What the joined documents may be called at most: each has a file or more."""
+        rows = np.concatenate([np.empty(0, np.int64), *self.rows])
+        for name, count in zip(self.names(), np.bincount(rows[rows >= 0], minlength=len(self.keys)).tolist(), strict=True):
+            yield name
+            yield from (f"{name}#{number}" for number in range(1, count + 1))
 
     def batches(self) -> Iterator[range]:
         """Runs of repositories that are held at a time."""
@@ -93,11 +106,15 @@ def estimate(config: RepositoriesConfig) -> Estimate:
 def run(config: RepositoriesConfig, out: Output) -> None:
     """Join the files of each repository. Raises: DataError if there are no documents."""
     files = [file for path in _folders(config) for file in document_files(path)]
-    survey = _survey(files, config.by)
+    forgotten = forgotten_at(out.path)
+    survey = _survey(files, config.by, forgotten)
     totals = Counter[str]()
-    joined = _joined(config, files, survey, totals)
-    out.figures["documents"] = write_documents(out.path, _unique(chain(joined, _others(files, survey, totals))))
+    joined = (document for document in _joined(config, files, survey, totals) if forgotten.verdict(document) is None)
+    hashes = np.sort(np.concatenate([survey.hashes, id_hashes(survey.ids_made())]))
+    out.figures["documents"] = write_documents(out.path, unique(chain(joined, _others(files, survey, totals)), hashes))
     out.figures.update(repositories=len(survey.keys), files_joined=totals["joined"], documents_left_alone=totals["alone"])
+    if num_forgotten := sum(int((rows == _FORGOTTEN).sum()) for rows in survey.rows):
+        out.figures["documents_forgotten"] = num_forgotten
     if not survey.keys:
         hint = "set `by` to the field that names the repository, for example by=source"
         console.warn(f"no document has a {config.by}: all go on as they are; {hint}")
@@ -111,14 +128,18 @@ def _num_workers(config: RepositoriesConfig, num_bytes: int) -> int:
     return 1 if num_bytes < SERIAL_BYTES else config.workers or len(os.sched_getaffinity(0))
 
 
-def _survey(files: Sequence[Path], by: str) -> _Survey:
+def _survey(files: Sequence[Path], by: str, forgotten: Forgotten) -> _Survey:
     """Look at all documents once."""
     found: dict[Key, int] = {}
     sizes: list[int] = []
-    rows = []
+    rows, hashes = [], [np.empty(0, np.uint64)]
     for file in files:
-        own = []
+        own, ids = [], []
         for document in read_documents(file):
+            ids.append(document.id)
+            if forgotten.verdict(document) is not None:
+                own.append(_FORGOTTEN)
+                continue
             key = _key(document, by)
             number = found.setdefault(key, len(found)) if key else _NONE
             sizes += [0] if number == len(sizes) else []
@@ -126,10 +147,11 @@ def _survey(files: Sequence[Path], by: str) -> _Survey:
             if key:
                 sizes[number] += len(document.text.encode("utf-8", "replace"))
         rows.append(np.array(own, dtype=np.int64))
+        hashes.append(id_hashes(ids))
     order = sorted(found)
-    place = np.full(len(order) + 1, _NONE, dtype=np.int64)  # the last one is that of no repository
+    place = np.array([*range(len(order)), _FORGOTTEN, _NONE], dtype=np.int64)  # the last ones are meant by -2 and -1
     place[[found[key] for key in order]] = np.arange(len(order))
-    return _Survey(order, [sizes[found[key]] for key in order], [place[own] for own in rows])
+    return _Survey(order, [sizes[found[key]] for key in order], [place[own] for own in rows], np.concatenate(hashes))
 
 
 def _key(document: Document, by: str) -> Key | None:
@@ -137,7 +159,8 @@ def _key(document: Document, by: str) -> Key | None:
     name = getattr(document, by) if by in COLUMNS else document.meta.get(by)
     if not isinstance(name, str) or not name:
         return None
-    own, path = _COPY.sub("", document.id), path_of(document)
+    path = path_of(document)
+    own = document.id if document.id.endswith(path) else COPY.sub("", document.id)
     return name, own.removesuffix(path) if own.endswith(path) else ""
 
 
@@ -190,13 +213,3 @@ def _others(files: Sequence[Path], survey: _Survey, totals: Counter[str]) -> Ite
 
 def _without_number(rows: Numbers, documents: Iterable[Document]) -> Iterator[Document]:
     return (document for number, document in zip(rows.tolist(), documents, strict=True) if number == _NONE)
-
-
-def _unique(documents: Iterable[Document]) -> Iterator[Document]:
-    """The same documents with ids that occur once: a second `x` becomes `x~2`."""
-    seen: Counter[str] = Counter()
-    for document in documents:
-        seen[document.id] += 1
-        if seen[document.id] > 1:
-            document.id = f"{document.id}~{seen[document.id]}"
-        yield document

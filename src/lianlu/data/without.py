@@ -6,7 +6,7 @@ Every function writes a file, or the files of a chunk, below another folder; wha
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,25 @@ import numpy.typing as npt
 from lianlu.core.files import atomic_write
 from lianlu.data.scores.decisions import DECISIONS
 from lianlu.data.scores.scored import DOCUMENTS, SCORED
-from lianlu.formats.documents import read_parquet, write_parquet
+from lianlu.formats.documents import Document, read_parquet, write_parquet
 from lianlu.formats.shard_index import origins, write_index
 from lianlu.formats.shards import ShardWriter, open_shard
 
+Rest = Callable[[Document], Document | None]
+"""What stays of a document: a shorter one, or nothing."""
 
-def documents_without(source: Path, target: Path, rows: Collection[int]) -> None:
-    """A Parquet file of documents without these rows."""
-    gone = set(rows)
-    write_parquet(target, [document for row, document in enumerate(read_parquet(source)) if row not in gone])
+
+def nothing(_: Document) -> None:
+    """What stays of a document that goes as a whole."""
+
+
+def documents_without(source: Path, target: Path, rows: Collection[int], rest: Rest = nothing) -> int:
+    """A Parquet file of documents without these rows, or with what stays of them; returns in how many of them something does."""
+    meant = set(rows)
+    read = enumerate(read_parquet(source))
+    left = [(row, found) for row, document in read if (found := rest(document) if row in meant else document) is not None]
+    write_parquet(target, [document for _, document in left])
+    return sum(row in meant for row, _ in left)
 
 
 def shard_without(source: Path, target: Path, numbers: Collection[int]) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from lianlu.core import files
 from lianlu.core.errors import ArtifactError
-from lianlu.core.files import DigestCache, atomic_write, files_below, write_json, write_text
+from lianlu.core.files import DigestCache, atomic_write, files_below, remove_leftovers, write_json, write_text
 from lianlu.core.store import Artifact, Output, Store, damaged_files
 
 
@@ -207,3 +207,28 @@ def test_whether_somebody_is_at_work(tmp_path: Path) -> None:
     with store.lock("sft-aaa"):
         assert store.is_locked("sft-aaa")
     assert not store.is_locked("sft-aaa")
+
+
+def test_what_a_killed_writer_left_goes_and_what_is_being_written_stays(tmp_path: Path) -> None:
+    names = (".a.json.0123456789ab.tmp", "deep/.b.npz.ba9876543210.tmp", "a.json", ".step", ".c.0123.tmp", ".resume/d.tmp")
+    for name in names:
+        write_text(tmp_path / name, "half")
+    with atomic_write(tmp_path / "deep" / "whole.bin") as file:
+        file.write(b"first")
+        remove_leftovers(tmp_path)
+        file.write(b" and last")
+    assert (tmp_path / "deep" / "whole.bin").read_bytes() == b"first and last"
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {*names[2:], "deep/whole.bin"}
+
+
+def test_leftovers_are_removed_where_a_stage_goes_on_and_where_it_ends(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    leftover = store.work("x-1", "step") / "scored" / ".00001.npz.0123456789ab.tmp"
+    write_text(leftover, "half")
+    out = Output(store.work("x-1", "step"))
+    assert not leftover.exists()
+    write_text(leftover, "half of another")
+    write_text(out.path / "data.txt", "whole")
+    artifact = store.publish(out, draft("x-1"))
+    assert [path.name for path in (artifact.path / "scored").iterdir()] == []

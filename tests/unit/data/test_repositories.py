@@ -176,9 +176,48 @@ def test_a_file_is_found_and_forgotten_inside_a_joined_document(tmp_path: Path) 
         held = {holder.artifact.manifest.step: holder.documents for holder in find_holders(store, name).found}
         assert held == {"clean": {"part-00000.parquet": [2]}, "join": {"part-00000.parquet": [list(before).index(holding.id)]}}
     forget(store, "r/util.py", apply=True)
-    after = {document.id for document in read_documents(store.get("@join").path)}
-    assert after == set(before) - {holding.id}
+    after = {document.id: document for document in read_documents(store.get("@join").path)}
+    assert set(after) == set(before)
+    assert headings(after[holding.id]) == [path for path in headings(holding) if path != "util.py"]
+    assert all(document == before[name] for name, document in after.items() if name != holding.id)
     assert find_holders(store, "r/util.py").found == []
+
+
+def test_what_is_on_the_list_is_not_joined(tmp_path: Path) -> None:
+    rows = [
+        Document(f"r/{path}", text, url=f"https://example.org/{path}", path=path, domain="code", meta={"repo": name})
+        for name in ("fleet", "port")
+        for path, text in ((f"{name}/{own}", text) for own, text in FLEET.items())
+    ]
+    store = Store(tmp_path / "store")
+    for name in ("r/fleet/main.py", "https://example.org/fleet/util.py", "port", "lone"):
+        forget(store, name, apply=True)
+    (tmp_path / "in").mkdir()
+    write_documents(tmp_path / "in", [*rows, Document("lone", "a text"), Document("left", "another")])
+    steps = {"join": {"stage": "repositories", "data": str(tmp_path / "in")}}
+    [result] = run_recipe(build_recipe("test", {"steps": steps}), store)
+    found = {document.id: document for document in read_documents(result.artifact.path)}
+    assert {name: document.meta.get("parents") for name, document in found.items()} == {
+        "fleet": ["r/fleet/LICENSE"], "left": None,
+    }  # fmt: skip
+    assert result.artifact.manifest.figures["documents_forgotten"] == 3
+
+
+def test_ids_are_unique_whatever_they_were_before(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    files = [
+        Document(f"{root}/app/{path}", "x = 1", path=path, domain="code", meta={"repo": name})
+        for root, name in (("a", "app"), ("b", "app"), ("c", "a/app"), ("d", "a/app#2"))
+        for path in ("m.py", "n.py", "m.py~2")
+    ]
+    others = [Document(name, "text") for name in ("b/app", "b/app", "b/app~2", "a/app#1", "a/app~2")]
+    write_documents(tmp_path / "in", [*files, *others])
+    for more in ({}, {"max_bytes": 30}):
+        out = joined(tmp_path / "in", tmp_path / f"out-{len(more)}", **more)
+        names = [document.id for document in read_documents(out.path)]
+        assert len(set(names)) == len(names)
+        assert set(names) >= {document.id for document in others}
+        assert out.figures["repositories"] == 4
 
 
 def test_a_real_repository_keeps_its_files_and_their_order(shared_data: Path, tmp_path: Path) -> None:

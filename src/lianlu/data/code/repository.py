@@ -8,7 +8,8 @@ stays on record in the document.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lianlu.core.errors import DataError
@@ -69,7 +70,11 @@ def _block(file: Document) -> str:
     lang = _language(file)
     plain = lang in ("", NOTEBOOK) and (_suffix(file) in _PLAIN or file.domain == "web")
     body = file.text.strip("\n") if plain else fenced(file.text, lang or _suffix(file)[1:])
-    return f"## {path_of(file)}\n\n{body}\n"
+    return f"{_heading(path_of(file))}{body}\n"
+
+
+def _heading(path: str) -> str:
+    return f"## {path}\n\n"
 
 
 def _title(name: str) -> str:
@@ -132,3 +137,30 @@ def _weight(file: Document) -> float:
     if isinstance(weight, bool) or not isinstance(weight, int | float):
         raise DataError(f"document {file.id} has weight {weight!r}", hint="meta.weight is a number from 0 on")
     return weight
+
+
+def without_files(document: Document, places: Collection[int]) -> Document | None:
+    """A joined document without the files at these places of its `meta["files"]`; licence, date and weight stay as they were.
+
+    None if nothing would be left, it was not joined here, or its text does not tell for sure where these files begin and end:
+    a heading that is there twice may be a line of another file.
+    """
+    files, parents = document.meta.get("files"), document.meta.get("parents")
+    if not (isinstance(files, list) and isinstance(parents, list) and set(places) < set(range(len(files)))):
+        return None
+    text = document.text + "\n"  # every file now ends with an empty line
+    starts = [_place(text, file) for file in files] + [len(text)]
+    kept, last = "", 0
+    for place in sorted(places):
+        if not last <= starts[place] < starts[place + 1]:
+            return None
+        kept, last = kept + text[last : starts[place]], starts[place + 1]
+    left = {key: [value for place, value in enumerate(document.meta[key]) if place not in places] for key in ("parents", "files")}
+    return replace(document, text=(kept + text[last:])[:-1], meta={**document.meta, **left})
+
+
+def _place(text: str, file: Any) -> int:
+    """Where the only heading of a file begins; -1 if there is none or another one."""
+    heading = "\n" + _heading(str(file["path"]) if isinstance(file, dict) and "path" in file else "")
+    found = text.find(heading)
+    return found + 1 if found >= 0 and text.find(heading, found + 1) < 0 else -1

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from lianlu.core.errors import DataError
-from lianlu.data.code.repository import concatenated
+from lianlu.data.code.repository import concatenated, without_files
 from lianlu.formats.documents import Document
 
 
@@ -94,3 +94,49 @@ def test_markdown_gives_every_file_back(texts: dict[str, str], max_bytes: int) -
         found.update(zip(headings[1:], blocks, strict=True))
     assert found == {path: text if text.endswith("\n") or not text else text + "\n" for path, text in texts.items()}
     assert [re.sub("^r/", "", parent) for part in parts for parent in part.meta["parents"]] == list(found)
+
+
+def block(one: Document) -> str:
+    (made,) = concatenated("repo", [one])
+    return made.text.removeprefix("# repo\n\n")
+
+
+PATHS = ["a.py", "b/c.js", "b/d.rs", "e.json", "f.md", "g.txt"]
+LINES = st.lists(st.sampled_from([*(f"## {path}" for path in PATHS), "#", "# repo", "", "secret", " ```"]), max_size=8)
+
+
+@given(st.dictionaries(st.sampled_from(PATHS), LINES, min_size=1), st.data())
+def test_a_file_leaves_a_joined_document_with_its_part_alone_or_the_document_goes(
+    texts: dict[str, list[str]], data: st.DataObject
+) -> None:
+    files = [file(path, "\n".join(lines)) for path, lines in texts.items()]
+    (whole,) = concatenated("repo", files)
+    paths = [origin["path"] for origin in whole.meta["files"]]
+    places = [place for place in range(len(paths)) if data.draw(st.booleans())]
+    left = without_files(whole, places)
+    kept = [path for place, path in enumerate(paths) if place not in places]
+    if left is None:
+        told = "\n".join("\n".join(lines) for lines in texts.values())
+        assert not kept or any(f"## {path}\n" in told for path in paths)
+        return
+    blocks = {one.path: block(one) for one in files}
+    assert left.text == "# repo\n\n" + "\n".join(blocks[path] for path in kept)
+    assert [origin["path"] for origin in left.meta["files"]] == kept
+    assert left.meta["parents"] == [f"r/{path}" for path in kept]
+    assert (left.id, left.license, left.meta["repo"]) == (whole.id, whole.license, "repo")
+
+
+@pytest.mark.parametrize(
+    "meta", [{}, {"files": ["a"], "parents": ["x"]}, {"files": [{"path": "a.py"}] * 2, "parents": ["x", "y"]}, {"files": 3}]
+)
+def test_what_was_not_joined_here_or_changed_since_goes_as_a_whole(meta: dict[str, object]) -> None:
+    assert without_files(Document("x", "# r\n\n## b.py\n\nsecret\n", meta=meta), [0]) is None
+
+
+def test_seeds_that_found_a_joined_document_stay_on_record() -> None:
+    (whole,) = concatenated("repo", FILES)
+    whole.meta["parents"].append("seed")
+    left = without_files(whole, [0])
+    assert left is not None
+    assert left.meta["parents"] == ["r/app/base.py", "r/app/core.py", "r/main.py", "seed"]
+    assert without_files(whole, [4]) is None
