@@ -24,15 +24,17 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from lianlu.core.errors import ArtifactError
+from lianlu.core.errors import ArtifactError, DataError
 from lianlu.core.files import disk_errors, files_below, remove_leftovers, sha256_file, write_json, write_text
 from lianlu.core.store import LOGS, STEP, FileRecord, Store, digest_of, now
 from lianlu.data import forgotten
-from lianlu.data.cleaned import open_cleaned
+from lianlu.data.cleaned import Cleaned, open_cleaned
 from lianlu.data.dedup.dedup_index import INDEX, write_index
 from lianlu.data.holders import CLEAN, Holder, Holders, find_holders
+from lianlu.data.report.page import REPORT, write_data_report
 from lianlu.data.scores.scored import SCORED
 from lianlu.data.without import (
     chunk_without,
@@ -103,6 +105,7 @@ def _copy(store: Store, holder: Holder, holders: Holders) -> None:
             os.link(path, place)
         num_shorter = _write_documents(holder, holders, target)
         made = {RECORD, *holder.documents, *_written(holder, target), *_indexed(store, holder, target)}
+        made |= set(_drawn(store, holder, target))
         _record(holder, holders.name, num_shorter, target)
         _write_manifest(holder, num_shorter, target, made)
 
@@ -137,11 +140,26 @@ def _indexed(store: Store, holder: Holder, target: Path) -> Iterator[str]:
     if not folder.is_dir() or not holder.decisions:
         return
     shutil.rmtree(folder)  # its files are those of the artifact that is still in place
-    own = target / SCORED
-    scored = own if own.is_dir() else open_cleaned(store, holder.artifact.id)[0].scored
-    copied = target.parent / scored.parent.name / SCORED  # made before this one, as its artifact was
-    write_index(folder, copied if copied.is_dir() else scored, target)
+    write_index(folder, _scored(open_cleaned(store, holder.artifact.id)[0], target), target)
     yield from (str(path.relative_to(target)) for path in files_below(folder))
+
+
+def _drawn(store: Store, holder: Holder, target: Path) -> Iterator[str]:
+    """Draw the page of a cleaned artifact anew, which shows beginnings of documents; yields its path."""
+    page = target / LOGS / REPORT
+    if page.is_file() and holder.artifact.manifest.stage == CLEAN:
+        page.unlink()
+        with suppress(ArtifactError, DataError):  # where scores are gone there is no page any more
+            cleaned = open_cleaned(store, holder.artifact.id)[0]
+            name = cleaned.config.name or holder.artifact.id
+            write_data_report(name, target, _scored(cleaned, target), cleaned.rules, page)
+        yield str(page.relative_to(target))
+
+
+def _scored(cleaned: Cleaned, target: Path) -> Path:
+    """The scores of an artifact whose copy is `target`, as they will be: those it was made from were copied before it."""
+    copied = target.parent / cleaned.scored.parent.name / SCORED
+    return copied if copied.is_dir() else cleaned.scored
 
 
 def _record(holder: Holder, name: str, num_shorter: int, target: Path) -> None:

@@ -162,6 +162,16 @@ def test_what_was_dropped_or_repeated_is_found_in_ledgers_and_scores(tokenizer_d
     assert (steps["clean"].path / "rejected.jsonl").read_text() == ""
 
 
+def test_the_page_of_cleaned_data_shows_it_no_more(tokenizer_dir: Path, tmp_path: Path) -> None:
+    store, steps = made(tmp_path / "a", tokenizer_dir, documents())
+    page = steps["clean"].path / "logs" / "report.html"
+    assert "too short" in page.read_text()
+    forget(store, "https://example.org/short", apply=True)
+    assert "too short" not in page.read_text()
+    assert "gopher_quality" in page.read_text()
+    assert damaged_files(store.get(steps["clean"].id)) == []
+
+
 def test_a_killed_run_is_finished_by_the_same_command(
     tokenizer_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
