@@ -1,4 +1,4 @@
-"""Linear filters: n-grams, training, file format, figures, the top fraction, and real data they were not trained on."""
+"""Linear filters: n-grams, training, file format, figures, and real data they were not trained on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from lianlu.data.filters import linear_filter, logistic, ngrams
 from lianlu.data.filters.linear_filter import LinearFilter
 from lianlu.data.filters.ngrams import NgramSettings, hashed, pieces
 from lianlu.data.rules.textview import TextView
-from lianlu.data.rules.top_fraction import in_top, top_thresholds
 from lianlu.data.train_filter import Training, auc, figures, train_filter, trained
 from lianlu.formats.documents import read_documents
 
@@ -203,26 +202,6 @@ def test_figures_are_precision_and_recall() -> None:
     assert {row["threshold"]: (row["precision"], row["recall"]) for row in found["at"]} == {
         0.1: (0.5, 1), 0.3: (0.6667, 1), 0.5: (0.6667, 1), 0.7: (1, 1), 0.9: (1, 0.5),
     }  # fmt: skip
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from("ab")), min_size=1, max_size=40), st.floats(0.05, 1))
-def test_the_top_fraction_is_taken_domain_by_domain(rows: list[tuple[int, str]], fraction: float) -> None:
-    scores, domains = np.array([row[0] for row in rows], float), [row[1] for row in rows]
-    kept = in_top(scores, domains, fraction)
-    for domain in set(domains):
-        own = [score for score, name in rows if name == domain]
-        best = sorted(own, reverse=True)[: max(round(fraction * len(own)), 1)]
-        assert top_thresholds(scores, domains, fraction)[domain] == best[-1]
-        assert sorted(score for (score, name), keep in zip(rows, kept, strict=True) if keep and name == domain) == sorted(
-            score for score in own if score >= best[-1]
-        )
-
-
-def test_what_has_no_score_stays() -> None:
-    assert in_top(np.array([np.nan, 1.0, 2.0]), ["a", "a", "b"], 0.5).tolist() == [True, True, True]
-    with pytest.raises(ConfigError, match="fraction"):
-        in_top(np.array([1.0]), ["a"], 0)
 
 
 def test_real_texts_against_junk_made_another_way(shared_data: Path) -> None:
