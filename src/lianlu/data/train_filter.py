@@ -1,7 +1,8 @@
 """`lianlu data train-filter SEEDS --out FILE`: a linear filter from seeds, with figures from texts it was not trained on.
 
 Seeds are a JSONL file of {"text", "label"} with two labels, or a folder with two folders of documents whose names are the
-labels. What is held out is chosen by a hash of the text, so that neither order nor repetition leaks; equal texts count once.
+labels. What is held out is chosen by a hash of the text, so that neither order nor repetition leaks; equal texts count once, and
+junk that was made of a good text is held out together with it (`filters.related`).
 InternLM2 (arXiv 2403.17297, section 3.1.1) trains BERT models for toxicity, porn, advertisement and fluency in this place.
 
 A linear filter knows the junk that it was shown, and little else: held-out figures of the seeds say nothing about another sort of
@@ -25,6 +26,7 @@ from lianlu.core.files import sha256_json
 from lianlu.data.filters import logistic
 from lianlu.data.filters.linear_filter import LinearFilter, quantised, save
 from lianlu.data.filters.ngrams import NgramSettings
+from lianlu.data.filters.related import relations
 from lianlu.data.read import extract, sources
 from lianlu.data.read.html_extractor import HtmlExtractor
 from lianlu.data.read.normalise import normalise
@@ -38,6 +40,8 @@ MIN_SEEDS = 10
 MAX_DOCUMENT_BYTES = 50_000_000
 HTML_LIMIT_S = 5.0
 SHOWN_THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9)
+MIN_AUC = 0.8
+"""Below this a filter takes more from the good than it is worth."""
 Flags = npt.NDArray[np.bool_]
 Seed = tuple[str, str]
 """A text and its label."""
@@ -66,7 +70,7 @@ def train_filter(
         raise ConfigError(f"a filter cannot be called {name!r}", hint="use letters, digits and _, for example quality")
     made = trained(list(read_seeds(seeds)), name, positive, training or Training())
     save(out, made)
-    _show(made)
+    _show(made, out)
     return made
 
 
@@ -75,8 +79,9 @@ def trained(seeds: Sequence[Seed], name: str, positive: str = "", training: Trai
     own = training or Training()
     labels = _labels({label for _, label in seeds}, name, positive)
     rows = sorted({(text[: own.max_chars], label) for text, label in seeds})
-    learnt = [row for row in rows if _share(row[0], own.seed) >= own.held_out]
-    held = [row for row in rows if _share(row[0], own.seed) < own.held_out]
+    is_held = [_share(rows[first][0], own.seed) < own.held_out for first in relations([text for text, _ in rows])]
+    learnt = [row for row, held_out in zip(rows, is_held, strict=True) if not held_out]
+    held = [row for row, held_out in zip(rows, is_held, strict=True) if held_out]
     for label in labels:
         _check_count(label, sum(row[1] == label for row in learnt), sum(row[1] == label for row in held))
     counts = logistic.counted([text for text, _ in learnt], own.ngrams)
@@ -191,8 +196,17 @@ def _folder_seeds(folder: Path) -> Iterator[Seed | None]:
         pages.close()
 
 
-def _show(made: LinearFilter) -> None:
+def _show(made: LinearFilter, out: Path) -> None:
+    """The figures, and how the filter is used."""
     found = made.figures
     held = f"{found['held_out_positive']} {made.labels[1]} and {found['held_out_negative']} {made.labels[0]}"
     console.out(f"filter {made.name}: trained on {found['texts_to_train_on']} texts; held out {held}: AUC {found['auc']:.4f}")
-    console.table(["score at least", "precision", "recall"], [list(row.values()) for row in found["at"]])
+    console.table([f"{made.labels[1]}, score at least", "precision", "recall"], [list(row.values()) for row in found["at"]])
+    side = "top" if made.is_wanted else "bottom"
+    console.out(f'high scores are {"kept" if made.is_wanted else "dropped"}, for example by filters=["{out}"] with')
+    console.out(
+        f"  thresholds.filters.{made.key} = 0.5, or thresholds.filters.{side}_{made.name} = 0.8 for a part of each domain"
+    )
+    if found["auc"] < MIN_AUC:
+        low, high = made.labels
+        console.warn(f"{low} and {high} are hardly told apart: take more seeds, or seeds that differ by their words")
