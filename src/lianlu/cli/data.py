@@ -115,12 +115,12 @@ def tune(
         raise ConfigError("there are several cleaned artifacts", hint=f"choose one with --in: {_names(found)}")
     edge = border(found[0].scored, found[0].rules, rule, (domain, script, lang), samples)
     documents = texts_of(found[0].scored, [*edge.taken, *edge.left])
-    told = f" ({edge.cut.told})" if edge.cut else ""
+    told = f" ({edge.cut.told})" if edge.cut else " (off: it would take 5 % there)" if edge.is_off else ""
     console.out(f"{rule}, threshold {edge.threshold:g}{told}: {len(edge.taken)} documents it takes, {len(edge.left)} that pass")
     answers = _ask([(place.value, documents[place]) for place in sorted(documents, key=lambda place: place.value)])
     limit = moved(rule, edge.threshold, answers)
     console.out(f"\n{len(answers)} answers: {rule} moves from {edge.threshold:g} to {limit:g}")
-    is_moved = limit != edge.threshold
+    is_moved = limit != edge.threshold or (edge.is_off and bool(answers))
     if edge.cut:
         limit = fraction_at(found[0].scored, found[0].rules, edge.cut, limit) if is_moved else edge.cut.fraction
     console.out(f"in a recipe: {edge.setting} = {limit:g}")

@@ -34,14 +34,14 @@ from lianlu.data.rules.thresholds import Verdict
 from lianlu.formats import jsonl
 
 UNWANTED = ("toxicity", "porn", "advertisement")
-"""Names of filters whose high scores are dropped; all others (quality, fluency) keep them."""
+"""Names of filters whose high scores are dropped; all others (quality, fluency) keep them unless told otherwise."""
 POSITIVES = ("1", "true", "yes", "positive")
 MIN_SEEDS = 10
 MAX_DOCUMENT_BYTES = 50_000_000
 HTML_LIMIT_S = 5.0
 SHOWN_THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9)
 MIN_AUC = 0.8
-"""Below this a filter takes more from the good than it is worth."""
+"""Ours: below this one of five pairs of texts is in the wrong order, and what is dropped is hardly worse than what is kept."""
 Flags = npt.NDArray[np.bool_]
 Seed = tuple[str, str]
 """A text and its label."""
@@ -59,16 +59,23 @@ class Training:
 
 
 def train_filter(
-    seeds: Path, out: Path, name: str = "quality", positive: str = "", training: Training | None = None
+    seeds: Path,
+    out: Path,
+    name: str = "quality",
+    positive: str = "",
+    training: Training | None = None,
+    is_unwanted: bool = False,
 ) -> LinearFilter:
     """Train a filter, write it to `out`, print its held-out figures and return it.
 
-    `positive` is the label of high scores; it may be left out where that is plain (1, true, yes, positive, or `name`).
+    `positive` is the label of high scores; it may be left out where that is plain (1, true, yes, positive, or `name`). Documents
+    of high scores are dropped if the name is one of `UNWANTED`, or `is_unwanted`; else they are kept.
     Raises: DataError if the seeds cannot be read or are too few, ConfigError if the labels are not two.
     """
     if not name.isidentifier():
         raise ConfigError(f"a filter cannot be called {name!r}", hint="use letters, digits and _, for example quality")
     made = trained(list(read_seeds(seeds)), name, positive, training or Training())
+    made = replace(made, is_wanted=made.is_wanted and not is_unwanted)
     save(out, made)
     _show(made, out)
     return made
@@ -155,7 +162,7 @@ def read_seeds(source: Path) -> Iterator[Seed]:
     if source.is_file() and jsonl.is_jsonl(source):
         found = _jsonl_seeds(source)
     elif source.is_dir():
-        found = (seed for folder in sorted(source.iterdir()) if folder.is_dir() for seed in _folder_seeds(folder))
+        found = (seed for folder in _folders(source) for seed in _folder_seeds(folder))
     else:
         raise DataError(
             f"{source} is neither JSONL nor a folder", hint='give lines of {"text", "label"}, or two folders of documents'
@@ -172,13 +179,24 @@ def read_seeds(source: Path) -> Iterator[Seed]:
         raise DataError(f"there are no seeds in {source}", hint='lines of {"text", "label"}, or two folders of documents')
 
 
+def _folders(source: Path) -> list[Path]:
+    return [path for path in sorted(source.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+
+
 def _jsonl_seeds(path: Path) -> Iterator[Seed | None]:
     for item in jsonl.read_records(path):
-        label = None if isinstance(item, jsonl.Rejected) else item.value.get("label")
-        if isinstance(item, jsonl.Rejected) or not isinstance(label, str | int) or not str(label) or not item.text.strip():
+        label = "" if isinstance(item, jsonl.Rejected) else _label(item.value.get("label"))
+        if isinstance(item, jsonl.Rejected) or not label or not item.text.strip():
             yield None
         else:
-            yield normalise(item.text), str(label)
+            yield normalise(item.text), label
+
+
+def _label(value: Any) -> str:
+    """A label as it is compared: 1.0, as tables of numbers write it, is 1; empty for what is none."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip() if isinstance(value, str | int) else ""
 
 
 def _folder_seeds(folder: Path) -> Iterator[Seed | None]:

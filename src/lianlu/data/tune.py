@@ -10,18 +10,23 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lianlu.core.errors import ConfigError
 from lianlu.data.rules.edits import LINE, applied
-from lianlu.data.rules.top_fraction import Cut, is_fraction, value_of
+from lianlu.data.rules.top_fraction import VALUE_OF, Cut, is_fraction, value_of
 from lianlu.data.scores.corpus import Corpus
 from lianlu.data.scores.cuts import scores_left
 from lianlu.data.scores.decide import Kind, Rules, is_broken
 from lianlu.data.scores.scored import chunks_in
 from lianlu.formats.documents import Document
+
+TAKEN = 0.05
+"""Share of the documents that a rule which is off takes where it begins."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,8 @@ class Place:
 class Border:
     """What is near the threshold of a rule for one kind of text: documents it takes and documents it leaves, nearest first.
 
-    `table` is where the rule is set in its family (empty: for all texts); `cut` the fraction that the threshold came from.
+    `table` is where the rule is set in its family (empty: for all texts); `cut` the fraction that the threshold came from;
+    `is_off`: nothing was taken by it so far.
     """
 
     rule: str
@@ -46,6 +52,7 @@ class Border:
     left: list[Place]
     table: str = ""
     cut: Cut | None = None
+    is_off: bool = False
 
     @property
     def setting(self) -> str:
@@ -58,27 +65,42 @@ def border(scored: Path, rules: Rules, rule: str, kind: Kind, count: int) -> Bor
     """Up to `count` documents on each side of a rule's threshold, among those of this domain, script and language.
 
     An empty part of `kind` matches all, as it does in the table of thresholds. Of equal values few are taken, so that the
-    samples differ. Raises: ConfigError if the rule is off, unknown, has no values here, or has several thresholds here.
+    samples differ. A rule that is off begins where it would take `TAKEN`. Raises: ConfigError if the rule is unknown, has no
+    values here or several thresholds, or a fraction is kept in its place.
     """
     cut = _cut(rules, rule, kind) if is_fraction(rule.partition(".")[2]) else None
     limit = cut.threshold if cut else _limit(rules, rule, kind)
+
+    @cache
+    def is_meant(own: Kind) -> bool:
+        """Whether the threshold is that of a kind of text."""
+        if not _matches(own, kind):
+            return False
+        return rules.cut(rule, own) == cut if cut else limit is None or _bound(rules, rule, own) is not False
+
     found = [
         Place(number, row, float(value))
         for number, chunk in enumerate(chunks_in(scored))
-        for own, (row, value) in zip(chunk.kinds(), enumerate(chunk.signals().get(value_of(rule), np.empty(0))), strict=False)
-        if not np.isnan(value) and _matches(own, kind) and (cut is None or rules.cut(rule, own) == cut)
+        for row, (own, value) in enumerate(zip(chunk.kinds(), chunk.signals().get(value_of(rule), ()), strict=False))
+        if not np.isnan(value) and is_meant(own)
     ]
     if not found:
         raise ConfigError(f"no document has a value of {rule} here", hint="choose another domain or language")
-    sides = {broken: [place for place in found if is_broken(rule, place.value, limit) == broken] for broken in (True, False)}
-    taken, left = (_nearest(sides[broken], limit, count) for broken in (True, False))
+    start = _start(rule, found) if limit is None else limit
+    sides = {broken: [place for place in found if is_broken(rule, place.value, start) == broken] for broken in (True, False)}
+    taken, left = (_nearest(sides[broken], start, count) for broken in (True, False))
     domain, script, lang = kind
-    return Border(rule, limit, taken, left, (cut.part or cut.domain) if cut else lang or script or domain, cut)
+    return Border(rule, start, taken, left, (cut.part or cut.domain) if cut else lang or script or domain, cut, limit is None)
 
 
-def _limit(rules: Rules, rule: str, kind: Kind) -> float:
-    """The threshold of a rule. Raises: ConfigError if it has none, with the fraction that stands in its place."""
-    limit = dict(rules.bounds(kind, [rule])).get(rule, False) if "." in rule else False
+def _bound(rules: Rules, rule: str, kind: Kind) -> Any:
+    """The threshold of a rule for a kind of text, False if it is off, None if it is not asked."""
+    return dict(rules.bounds(kind, [rule])).get(rule)
+
+
+def _limit(rules: Rules, rule: str, kind: Kind) -> float | None:
+    """The threshold of a rule, None if it is off. Raises: ConfigError if it has none, with the fraction in its place."""
+    limit = _bound(rules, rule, kind)
     if limit is not False and isinstance(limit, int | float):
         return float(limit)
     instead = [cut for cut in rules.cuts if value_of(cut.rule) == rule and kind[0] in ("", cut.domain)]
@@ -86,7 +108,15 @@ def _limit(rules: Rules, rule: str, kind: Kind) -> float:
         told = ", ".join(f"{cut.told} ({cut.threshold:g})" for cut in instead)
         hint = f"tune {instead[0].rule}, or set it to false for a threshold of your own"
         raise ConfigError(f"{rule} is not asked: {instead[0].rule} keeps the {told}", hint=hint)
+    if limit is False and rule.partition(".")[2].startswith(tuple(VALUE_OF.values())):
+        return None
     raise ConfigError(f"{rule} has no threshold for this kind of text", hint="name a rule as in rejected.jsonl: family.rule")
+
+
+def _start(rule: str, places: Sequence[Place]) -> float:
+    """Where a rule begins that is off."""
+    share = 1 - TAKEN if is_broken(rule, 1, 0) else TAKEN
+    return float(np.quantile([place.value for place in places], share, method="nearest"))
 
 
 def _cut(rules: Rules, rule: str, kind: Kind) -> Cut:

@@ -16,6 +16,9 @@ from hypothesis import strategies as st
 
 from lianlu.core import console
 from lianlu.core.errors import ConfigError, DataError
+from lianlu.core.store import Output
+from lianlu.data import clean
+from lianlu.data.clean import CleanConfig
 from lianlu.data.explain import explain
 from lianlu.data.filters import linear_filter
 from lianlu.data.filters.given import check_given
@@ -31,8 +34,9 @@ from lianlu.data.scores.decide import Column, Kind, Rules, decide
 from lianlu.data.scores.decisions import Decision, write_decisions
 from lianlu.data.scores.score import Scored
 from lianlu.data.scores.scored import _write_arrays, _write_signals, write_parquet
+from lianlu.data.train_filter import Training, trained
 from lianlu.data.tune import border, fraction_at
-from lianlu.formats.documents import Document
+from lianlu.formats.documents import Document, read_documents
 
 WORDS = "gopher_quality.min_words"
 FAMILIES = ("language", "gopher_quality", "filters", "perplexity")
@@ -302,6 +306,68 @@ def test_what_a_cut_tells() -> None:
     assert Cut("filters.bottom_spam", "", "cjk", 0.125, 0.5, 8, 1).told == "bottom 12.5 % of cjk in no domain"
     assert value_of("filters.bottom_spam") == "filters.max_spam"
     assert value_of("filters.min_top_x") == "filters.min_top_x"
+
+
+def test_a_rule_that_is_off_is_tuned_from_where_it_takes_little(tmp_path: Path) -> None:
+    rows: list[Row] = [
+        (("web", "", "en"), {"filters.min_mine": at / 100, "perplexity.max_bits_per_byte": at / 10}) for at in range(101)
+    ]
+    corpus = write_corpus(tmp_path / "scored", rows, 200)
+    for rule, start, setting in (
+        ("filters.min_mine", 0.05, "thresholds.filters.web.min_mine"),
+        ("perplexity.max_bits_per_byte", 9.5, "thresholds.perplexity.web.max_bits_per_byte"),
+    ):
+        edge = border(corpus.scored, rules_of({}), rule, ("web", "", ""), 9)
+        assert (edge.threshold, edge.is_off, edge.setting, len(edge.taken)) == (start, True, setting, 5)
+    for rule in ("filters.mine", "filters", "gopher_repetition.max_top_2gram_chars"):  # the last family is not asked
+        with pytest.raises(ConfigError, match="has no threshold"):
+            border(corpus.scored, rules_of({}), rule, ("web", "", ""), 9)
+
+
+def test_documents_that_another_rule_decides_about_are_no_samples(tmp_path: Path) -> None:
+    rows = [web(at / 100) for at in range(100)] + [web(at / 50, domain="docs") for at in range(50)]
+    corpus = write_corpus(tmp_path / "scored", rows, 200)
+    rules = with_cuts(rules_of({"filters": {"web": {"top_quality": 0.3}}}), corpus, tmp_path)
+    edge = border(corpus.scored, rules, "filters.min_quality", ("", "", ""), 200)
+    assert {place.row for place in (*edge.taken, *edge.left)} == set(range(100, 150))
+
+
+def test_a_table_of_bounds_alone_makes_no_other_scores() -> None:
+    """A fraction for one domain is decided about in seconds: it does not ask for scores of another kind."""
+    plain = Thresholds(with_shipped({})).of_scores()
+    changes = {"filters": {"web": {"top_quality": 0.3, "min_fluency": 0.2}, "top_fluency": 0.1}}
+    assert Thresholds(with_shipped(changes)).of_scores() == plain
+    assert Thresholds(with_shipped({"c4": {"web": {"min_words_per_line": 2}}})).of_scores() != plain
+
+
+def test_the_clean_stage_takes_the_best_and_decides_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [f"w{at:02d}" for at in range(40)]
+    seeds = [(" ".join([*words[at:], *("bad " * at).split()]), "good" if at < 20 else "bad") for at in range(40)]
+    made = trained(seeds, "quality", "good", Training(NgramSettings((2,), (1,), 10), held_out=0.3))
+    linear_filter.save(tmp_path / "filter", made)
+    lines = [
+        {"id": f"{domain}{at}", "text": f"{domain} {at} {text}", "domain": domain}
+        for domain in ("web", "docs")
+        for at, (text, _) in enumerate(seeds)
+    ]
+    (tmp_path / "source.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    config = {"rules": ("filters",), "filters": (str(tmp_path / "filter"),), "workers": 1, "name": "x"}
+
+    def run(name: str, **more: Any) -> list[str]:
+        (tmp_path / name).mkdir()
+        clean.run(CleanConfig(**config, **more), Output(tmp_path / name))
+        return [document.id for document in read_documents(tmp_path / name)]
+
+    kept = run("first", source=str(tmp_path / "source.jsonl"), thresholds={"filters": {"top_quality": 0.25}})
+    scores = dict(zip((line["id"] for line in lines), made.scores([line["text"] for line in lines]), strict=True))
+    best = {domain: sorted(own for name, own in scores.items() if name.startswith(domain))[-10] for domain in ("web", "docs")}
+    assert kept == [line["id"] for line in lines if scores[line["id"]] >= best[line["domain"]]]
+    assert {cut.domain: cut.threshold for cut in read_cuts(tmp_path / "first")} == best
+    monkeypatch.setattr(clean, "run_all", None)  # nothing is scored again
+    fewer = run("again", scores=str(tmp_path / "first"), thresholds={"filters": {"docs": {"top_quality": 0.1}}})
+    floor = [line["id"] for line in lines if line["domain"] == "web" and scores[line["id"]] >= 0.5]
+    assert [name for name in fewer if name.startswith("web")] == floor
+    assert len([name for name in fewer if name.startswith("docs")]) == 4
 
 
 def test_memory_of_a_cut_is_16_bytes_a_document(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from lianlu.core.errors import ConfigError, DataError
 from lianlu.data.filters import linear_filter, logistic, ngrams
 from lianlu.data.filters.linear_filter import LinearFilter
 from lianlu.data.filters.ngrams import NgramSettings, hashed, pieces
+from lianlu.data.filters.related import MAX_RELATED, relations
 from lianlu.data.rules.textview import TextView
 from lianlu.data.train_filter import Training, auc, figures, train_filter, trained
 from lianlu.formats.documents import read_documents
@@ -133,6 +134,57 @@ def test_no_figure_comes_from_a_text_that_was_trained_on() -> None:
     assert made.figures["texts_to_train_on"] + made.figures["held_out_positive"] + made.figures["held_out_negative"] == 600
 
 
+def sentences(rng: random.Random, count: int) -> list[str]:
+    """Sentences of one frame about things of their own."""
+    names = (["".join(rng.choices("bdfgklmnprst", k=5)) for _ in range(5)] for _ in range(count))
+    return ["the {} of the {} went to a {} and {} was {}".format(*own) for own in names]
+
+
+def test_junk_that_was_made_of_a_good_text_is_held_out_with_it() -> None:
+    """Words of its own would else speak for the wrong label: held out apart, these pairs give an AUC far below the truth."""
+    rng = random.Random(2)
+    good = [" ".join(sentences(rng, 8)) for _ in range(150)]
+    rows = [(text, "fluent") for text in good] + [
+        (" ".join(rng.sample(text.split(), len(text.split()))), "junk") for text in good
+    ]
+    made = trained(rows, "fluency", "fluent", SMALL)
+    others = [" ".join(sentences(rng, 8)) for _ in range(60)]
+    others += [" ".join(rng.sample(text.split(), len(text.split()))) for text in others]
+    truth = auc(made.scores(others), np.array([True] * 60 + [False] * 60))
+    assert made.figures["held_out_positive"] == made.figures["held_out_negative"]
+    assert made.figures["auc"] == pytest.approx(truth, abs=0.02)
+    assert truth > 0.95
+
+
+def test_texts_are_related_by_their_words_unless_all_are() -> None:
+    rng = random.Random(4)
+    texts = [" ".join(sentences(rng, 8)) for _ in range(6)] + ["今天天气很好我们去公园走走看看花草树木" * 3, "", "  "]
+    mixed = [" ".join(rng.sample(text.split(), len(text.split()))) for text in texts[:5]]
+    mixed.append("".join(rng.sample(texts[6], len(texts[6]))))
+    assert relations([*texts, *mixed]) == [*range(9), 0, 1, 2, 3, 4, 6]
+    assert relations([*mixed, *texts])[:6] == list(range(6))
+    assert relations(["buy this now and here"] * MAX_RELATED) == [0] * MAX_RELATED
+    assert relations(["buy this now and here"] * (MAX_RELATED + 1)) == list(range(MAX_RELATED + 1))
+
+
+def test_a_filter_says_how_it_is_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = seeds(120)
+    (tmp_path / "s.jsonl").write_text("\n".join(json.dumps({"text": t, "label": float(own == "spam")}) for t, own in rows))
+    wanted = train_filter(tmp_path / "s.jsonl", tmp_path / "f", "mine", training=SMALL)
+    assert (wanted.key, wanted.labels) == ("min_mine", ("0", "1"))
+    assert "thresholds.filters.min_mine = 0.5, or thresholds.filters.top_mine" in capsys.readouterr().out
+    unwanted = train_filter(tmp_path / "s.jsonl", tmp_path / "f", "mine", training=SMALL, is_unwanted=True)
+    assert unwanted.key == linear_filter.load(tmp_path / "f").key == "max_mine"
+    shown = capsys.readouterr()
+    assert "high scores are dropped" in shown.out
+    assert "hardly told apart" not in shown.err
+    rng = random.Random(5)
+    lots = [{"text": f"{text} {at}", "label": rng.choice("01")} for at, (text, _) in enumerate(seeds(500))]
+    (tmp_path / "s.jsonl").write_text("\n".join(map(json.dumps, lots)))
+    train_filter(tmp_path / "s.jsonl", tmp_path / "f", "mine", training=SMALL)
+    assert "hardly told apart" in capsys.readouterr().err
+
+
 def test_seeds_from_a_file_and_from_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = seeds(120)
     lines = [json.dumps({"text": text, "label": label}) for text, label in rows]
@@ -140,6 +192,7 @@ def test_seeds_from_a_file_and_from_folders(tmp_path: Path, capsys: pytest.Captu
     for number, (text, label) in enumerate(rows):
         (tmp_path / "folders" / label).mkdir(parents=True, exist_ok=True)
         (tmp_path / "folders" / label / f"{number}.txt").write_text(text)
+    (tmp_path / "folders" / ".cache").mkdir()
     first = train_filter(tmp_path / "seeds.jsonl", tmp_path / "a.filter", "quality", "good", SMALL)
     shown = capsys.readouterr()
     assert f"AUC {first.figures['auc']:.4f}" in shown.out

@@ -158,8 +158,9 @@ class Thresholds:
 
 
 def _scoring(table: Mapping[str, Any]) -> Table:
-    return {
+    own = {
         key: _scoring(value) if isinstance(value, Mapping) else value
         for key, value in table.items()
         if key in LINE_RULES or not (key.startswith(("min_", "max_")) or is_fraction(key))
     }
+    return {key: value for key, value in own.items() if value != {}}  # a table of bounds alone is as good as none

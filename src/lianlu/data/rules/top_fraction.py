@@ -39,7 +39,7 @@ class Cut:
         """What is kept, in words: `top 30 % of web`, `bottom 80 % of zh in web`."""
         side = self.rule.split(".")[1].partition("_")[0]
         within = " in ".join(filter(None, (self.part, self.domain or "no domain")))
-        return f"{side} {100 * self.fraction:g} % of {within}"
+        return f"{side} {100 * self.fraction:.4g} % of {within}"
 
 
 def is_fraction(key: str) -> bool:
