@@ -27,6 +27,7 @@ from lianlu.data.code.repository import concatenated
 from lianlu.data.code.tokens import shingle_tokens
 from lianlu.data.dedup.near_dedup import jaccard, shingles
 from lianlu.data.read.sources import language_of
+from lianlu.data.rules.characters import hashes_of
 from lianlu.data.rules.textview import TextView
 from lianlu.data.rules.thresholds import Thresholds, shipped
 from lianlu.formats.documents import Document, read_documents
@@ -121,7 +122,7 @@ def reindented(files: Files) -> dict[str, float]:
     """The lowest similarity of a file to itself with two spaces an indent and no blank lines."""
     texts = [file.text for file in files.values() if file.lang == "python" and "    " in file.text][:200]
     again = ["\n".join(line.replace("    ", "  ") for line in text.split("\n") if line.strip()) for text in texts]
-    made = [[shingles(shingle_tokens(text, "python")) for text in own] for own in (texts, again)]
+    made = [[shingles(hashes_of(shingle_tokens(text, "python"))) for text in own] for own in (texts, again)]
     pairs = list(zip(*made, strict=True))
     return {"files": len(pairs), "lowest_jaccard": min((jaccard(a, b) for a, b in pairs), default=1.0)}
 

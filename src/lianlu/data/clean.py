@@ -34,7 +34,6 @@ from lianlu.data.filters.given import check_given
 from lianlu.data.forgotten import forgotten_at
 from lianlu.data.read.html_extractor import Name as ExtractorName
 from lianlu.data.read.python_source import list_python
-from lianlu.data.read.raw import CONTAINERS
 from lianlu.data.read.sources import Listing, expand, list_files
 from lianlu.data.read.unreadable import Unreadable
 from lianlu.data.report.page import REPORT, write_data_report
@@ -185,7 +184,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
     """A folder for files on the way; what a killed run left there goes."""
     shutil.rmtree(folder, ignore_errors=True)
     with disk_errors(folder):
-        folder.mkdir()
+        folder.mkdir(parents=True)
         try:
             yield folder
         finally:
@@ -241,14 +240,13 @@ def _scored(config: CleanConfig, out: Output, engine: Engine) -> Corpus:
     folder.mkdir(parents=True, exist_ok=True)
     listing = _listing(config)
     raws = expand(listing.raws, config.text_fields, config.max_document_bytes)
-    packed = any(raw.kind in CONTAINERS and not raw.file.endswith((".jsonl", ".ndjson")) for raw in listing.raws)
     if listing.num_bytes <= SERIAL_BYTES and config.engine.kind == "local":
         engine = Here()
     chunks = chunked(raws, scale_of(listing))
     sizes = [0]
     bad = Unreadable(config.max_bad)
     started = time.monotonic()
-    with console.progress("clean", total=None if packed else listing.num_bytes / 1e6, unit="MB") as bar:
+    with console.progress("clean", total=None if listing.is_packed else listing.num_bytes / 1e6, unit="MB") as bar:
         for number, done in run_all(folder, chunks, settings, engine, config.chunk_limit_s):
             chunk = Chunk(folder, number)
             sizes.append(sizes[-1] + len(chunk))
@@ -287,8 +285,7 @@ def _listing(config: CleanConfig) -> Listing:
 
 
 def _joined(files: Sequence[Path]) -> Listing:
-    listings = [list_files(file) for file in files]
-    return Listing([raw for listing in listings for raw in listing.raws], sum(listing.num_bytes for listing in listings))
+    return Listing.of([raw for file in files for raw in list_files(file).raws])
 
 
 def _read(path: Path) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ FORMAT = 1
 FIRST_PART = "part-00000.parquet"
 ROWS_PER_PART = 20_000
 ROWS_PER_GROUP = 1000
+CHARS_PER_GROUP, CHARS_PER_PART = 16_000_000, 512_000_000
+"""Where long documents end a row group or a part before it has its rows."""
 ZSTD_LEVEL = 6
 
 
@@ -50,36 +52,66 @@ _STRINGS = COLUMNS[:-1]
 
 
 def write_documents(folder: Path, documents: Iterable[Document], rows_per_part: int = ROWS_PER_PART) -> int:
-    """Write `part-NNNNN.parquet` files into `folder`; returns the number of documents. Equal input gives equal bytes."""
+    """Write `part-NNNNN.parquet` files into `folder`; returns the number of documents. Equal input gives equal bytes.
+
+    A part has `rows_per_part` documents, or fewer if they are long; no more than a row group of them is in memory.
+    """
     count = 0
     stream = iter(documents)
+    ahead = next(stream, None)
     for part in itertools.count():
-        rows = list(itertools.islice(stream, rows_per_part))
-        if not rows and part:
-            return count
-        write_parquet(folder / f"part-{part:05d}.parquet", rows)
-        count += len(rows)
-        if len(rows) < rows_per_part:
+        with _table_writer(folder / f"part-{part:05d}.parquet") as write:
+            rows = chars = 0
+            while ahead is not None and rows < rows_per_part and chars < CHARS_PER_PART:
+                group, ahead = _group(ahead, stream, min(rows_per_part - rows, ROWS_PER_GROUP))
+                write(group)
+                rows += len(group)
+                chars += sum(len(row.text) for row in group)
+        count += rows
+        if ahead is None:
             return count
     return count
 
 
+def _group(first: Document, rest: Iterator[Document], most: int) -> tuple[list[Document], Document | None]:
+    """Documents for one row group, and the one after them."""
+    group, chars = [first], len(first.text)
+    for document in rest:
+        if len(group) == most or chars >= CHARS_PER_GROUP:
+            return group, document
+        group.append(document)
+        chars += len(document.text)
+    return group, None
+
+
 def write_parquet(path: Path, documents: Sequence[Document]) -> None:
     """Write documents into one Parquet file."""
+    stream = iter(documents)
+    ahead = next(stream, None)
+    with _table_writer(path) as write:
+        while ahead is not None:
+            group, ahead = _group(ahead, stream, ROWS_PER_GROUP)
+            write(group)
+
+
+@contextlib.contextmanager
+def _table_writer(path: Path) -> Iterator[Callable[[Sequence[Document]], None]]:
+    """Something that writes a row group into a new file; without any the file has no rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns: dict[str, Any] = {name: [getattr(row, name) for row in documents] for name in _STRINGS}
-    columns["meta"] = [json.dumps(row.meta, ensure_ascii=False, sort_keys=True) for row in documents]
     schema = pa.schema([(name, pa.large_string()) for name in COLUMNS], metadata={"lianlu": "documents", "format": str(FORMAT)})
-    with atomic_write(path) as file:
-        pq.write_table(
-            pa.table(columns, schema=schema),
-            file,
-            compression="zstd",
-            compression_level=ZSTD_LEVEL,
-            row_group_size=ROWS_PER_GROUP,
-        )
+
+    def write(documents: Sequence[Document]) -> None:
+        columns: dict[str, Any] = {name: [getattr(row, name) for row in documents] for name in _STRINGS}
+        columns["meta"] = [json.dumps(row.meta, ensure_ascii=False, sort_keys=True) for row in documents]
+        table.write_table(pa.table(columns, schema=schema), row_group_size=len(documents))
+
+    with (
+        atomic_write(path) as file,
+        pq.ParquetWriter(file, schema, compression="zstd", compression_level=ZSTD_LEVEL) as table,
+    ):
+        yield write
 
 
 def write_jsonl(path: Path, documents: Iterable[Document]) -> int:

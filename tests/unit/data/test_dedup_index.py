@@ -17,8 +17,9 @@ from lianlu.core.errors import DataError
 from lianlu.core.pool import Here
 from lianlu.data.dedup.dedup_index import DedupIndex, repeated, write_index
 from lianlu.data.dedup.duplicates import STEPS, exact_duplicates, near_duplicates
-from lianlu.data.dedup.near_dedup import jaccard, mixed
+from lianlu.data.dedup.near_dedup import jaccard
 from lianlu.data.read.sources import RECORD, Raw
+from lianlu.data.rules.characters import mixed
 from lianlu.data.rules.thresholds import Thresholds, Verdict, shipped
 from lianlu.data.scores.corpus import Corpus, Mask, Shingles
 from lianlu.data.scores.decisions import Decision, write_decisions

@@ -132,5 +132,5 @@ def test_chunks_grow_with_the_source_up_to_a_size() -> None:
     sizes = [0, 1, NUM_CHUNKS * CHUNK_BYTES, NUM_CHUNKS * CHUNK_BYTES + 1, 5 * NUM_CHUNKS * CHUNK_BYTES, 10**15]
     assert [scale_of(Listing([], size)) for size in sizes] == [1, 1, 1, 2, 8, MAX_SCALE]
     many = [Raw("", RECORD, 0)] * (3 * NUM_CHUNKS * CHUNK_RAWS)
-    assert scale_of(Listing(many, 0)) == 4
+    assert scale_of(Listing(many, 0, len(many))) == 4
     assert [len(chunk) for chunk in chunked([Raw("", RECORD, 0)] * 4100, 2)] == [2000, 2000, 100]

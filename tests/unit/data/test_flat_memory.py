@@ -11,7 +11,8 @@ import pytest
 from lianlu.core.pool import Here
 from lianlu.data.dedup import near_groups, spill
 from lianlu.data.dedup.dedup_index import write_index
-from lianlu.data.dedup.near_dedup import NUM_BANDS, mixed
+from lianlu.data.dedup.near_dedup import NUM_BANDS
+from lianlu.data.rules.characters import mixed
 from lianlu.data.rules.edits import Edit
 from lianlu.data.rules.thresholds import Thresholds, with_shipped
 from lianlu.data.scores.compare import Comparison, decided, duplicates, passing

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lianlu.core.pool import Here, Pool
-from lianlu.data.dedup.line_dedup import find_repeated, read_edits, read_left, units, with_repeated
+from lianlu.data.dedup.line_dedup import find_repeated, read_edits, read_left, with_repeated
+from lianlu.data.dedup.line_units import RULES, units
 from lianlu.data.read.sources import RECORD, Raw
 from lianlu.data.rules.edits import LINE, Edit, applied
 from lianlu.data.rules.thresholds import Thresholds, shipped
@@ -66,7 +67,9 @@ def test_a_paragraph_goes_as_a_whole_and_lines_that_a_rule_takes_out_do_not_coun
     text = "First line here.\nSecond line here.\n\nalone in its block\n\nthird line here\ngone\nfourth line here"
     gone = [Edit(text.index("gone"), text.index("gone") + 5, "", LINE, "c4.x")]
     limits = {**LIMITS, "max_paragraph_documents": 1}
-    found = [(unit.rule, text[unit.start : unit.end]) for unit in units(text, limits, gone)]
+    made = units(text, limits, gone)
+    places = zip(made.starts, made.ends, made.hashes, strict=True)
+    found = [(RULES[int(hashed) & 1], text[start:end]) for start, end, hashed in places]
     assert found == [
         ("max_paragraph_documents", "First line here.\nSecond line here.\n"),
         ("max_line_documents", "First line here.\n"),

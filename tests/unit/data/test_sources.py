@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import os
 import resource
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,15 @@ def test_packed_records_that_unpack_to_any_size_or_break_off_are_named(tmp_path:
         assert found[-1] == "truncated archive"
         assert name.endswith("zst") or len(found) > 100
     assert verdicts("odd.jsonl")[1].startswith("not UTF-8")
+
+
+def test_a_listing_holds_no_files(tmp_path: Path) -> None:
+    for number in range(2000):
+        (tmp_path / f"{number}.txt").write_text("text")
+    tracemalloc.start()
+    listing = list_files(tmp_path)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (listing.num_files, listing.num_bytes) == (2000, 8000)
+    assert held < 2000 * 16
+    assert len(list(listing.raws)) == len(list(listing.raws)) == 2000

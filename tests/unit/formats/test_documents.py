@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lianlu.core.errors import DataError
+from lianlu.formats import documents as formats
 from lianlu.formats.documents import Document, from_row, read_documents, write_documents, write_jsonl, write_parquet
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -34,6 +35,17 @@ def test_jsonl_goes_both_ways(tmp_path: Path, name: str) -> None:
     documents = [Document("1", "你好"), Document("2", "", source="s", domain="code", lang="python", meta={"stars": 3})]
     assert write_jsonl(tmp_path / name, documents) == 2
     assert list(read_documents(tmp_path / name)) == documents
+    assert list(read_documents(tmp_path)) == documents
+
+
+def test_long_documents_end_row_groups_and_parts_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "CHARS_PER_GROUP", 100)
+    monkeypatch.setattr(formats, "CHARS_PER_PART", 250)
+    documents = [Document(str(n), "x" * 60) for n in range(9)]
+    assert write_documents(tmp_path, documents) == 9
+    groups = [[file.metadata.row_group(n).num_rows for n in range(file.metadata.num_row_groups)]
+              for file in map(pq.ParquetFile, sorted(tmp_path.iterdir()))]  # fmt: skip
+    assert groups == [[2, 2, 2], [2, 1]]
     assert list(read_documents(tmp_path)) == documents
 
 

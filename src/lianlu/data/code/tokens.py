@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 from lianlu.data.code.lexer import CODE, pieces
-from lianlu.data.rules.textview import CJK
+from lianlu.data.rules.characters import CJK
 
 _WORD = re.compile(f"[{CJK}]|[^\\W{CJK}]+")
 _TOKEN = re.compile(r"\w+[^\w\s]*|[^\w\s]+")

@@ -35,12 +35,12 @@ from lianlu.data.dedup.near_dedup import (
     MAX_COMPARED,
     MAX_KEPT,
     NUM_BANDS,
-    Hashes,
     Longs,
     bands,
     jaccard,
-    mixed,
+    shingles,
 )
+from lianlu.data.rules.characters import Hashes, token_hashes
 from lianlu.data.scores.columns import decision_columns, num_chunks
 from lianlu.data.scores.corpus import Corpus, Mask
 from lianlu.data.scores.scored import Chunk
@@ -54,7 +54,7 @@ Rows = npt.NDArray[np.uint32]
 
 def _fingerprint() -> str:
     """Changes when the hashes of texts do."""
-    return f"{int(bands(mixed(np.arange(1, 9, dtype=np.uint64)))[-1]):016x}"
+    return f"{int(bands(shingles(token_hashes('the words of a text, 和汉字')))[-1]):016x}"
 
 
 class DedupIndex:

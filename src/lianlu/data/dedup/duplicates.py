@@ -14,10 +14,11 @@ import numpy.typing as npt
 
 from lianlu.core.pool import Engine
 from lianlu.data.dedup import semantic
-from lianlu.data.dedup.near_dedup import NUM_BANDS, Hashes, Longs
+from lianlu.data.dedup.near_dedup import NUM_BANDS, Longs
 from lianlu.data.dedup.near_groups import Columns, Numbers
 from lianlu.data.dedup.near_groups import near_duplicates as find_near
 from lianlu.data.dedup.spill import Spill, num_partitions
+from lianlu.data.rules.characters import Hashes
 from lianlu.data.scores.corpus import Corpus, Mask, Shingles
 
 Place = tuple[int, int]

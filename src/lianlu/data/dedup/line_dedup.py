@@ -1,24 +1,19 @@
 """Lines and paragraphs that a corpus repeats: menus, notices, licences; taken out in all but their first places.
 
-    scored chunks --count--> partitions by hash --sum--> what is repeated --find--> line_edits/00012.npz
+    scored chunks --count--> units/00012.npz, partitions by hash --sum--> what is repeated --find--> line_edits/00012.npz
 
-Twice over the chunks, in a pool of processes. First each chunk counts its lines and paragraphs by hash; the counts go to
-partition files, and what is in more documents than allowed is written down in the order of hashes, with the place from which
-on it goes. Then each chunk looks its lines up and writes the edits of its documents. Memory is one partition and one chunk;
-the outcome does not depend on workers, partitions or the order in which chunks are finished.
-
-Two lines are the same when their letters and digits are, whatever the case and which digits (CCNet, arXiv 1911.00359); in a
-line with a link digits count, since links of one site differ in nothing else. A paragraph is two lines or more between blank
-lines. Lines that a rule takes out anyway do not count.
+Twice over the chunks, in a pool of processes. First each chunk writes down its lines and paragraphs (`line_units`) and counts
+them by hash; the counts go to partition files, and what is in more documents than allowed is written down in the order of
+hashes, with the place from which on it goes. Then each chunk looks its lines up and writes the edits of its documents. Memory
+is one partition and one chunk; the outcome does not depend on workers, partitions or the order in which chunks are finished.
+Lines that a rule takes out anyway do not count.
 """
 
 from __future__ import annotations
 
-import re
 import shutil
-from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -27,88 +22,27 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
 from lianlu.core.files import atomic_write, disk_errors
 from lianlu.core.pool import Engine, in_order
+from lianlu.data.dedup.line_units import RULES, units
+from lianlu.data.rules.characters import sums
 from lianlu.data.rules.edits import LINE, Edit, joined
-from lianlu.data.rules.thresholds import Limits, Thresholds
+from lianlu.data.rules.thresholds import Thresholds
 from lianlu.data.scores.scored import DOCUMENTS, Chunk
 
 FAMILY = "line_dedup"
-RULES = ("max_line_documents", "max_paragraph_documents")
-"""Rules for lines and for paragraphs; the lowest bit of a hash says which of them it is."""
 EDITS = "line_edits"
+UNITS = "units"
 _BYTES_PER_PARTITION = 32 << 20
 """Of documents as they are packed on disk."""
 _MAX_PARTITIONS = 512
 _NEVER = np.iinfo(np.uint32).max
 _COUNT = np.dtype([("hash", "<u8"), ("chunk", "<u4"), ("documents", "<u4"), ("places", "<u4")])
 _REPEATED = np.dtype([("documents", "<u4"), ("chunk", "<u4"), ("left", "<u4")])
-_NO_WORD = re.compile(r"[^\w\n]+")
-_DIGIT = re.compile(r"\d")
+_UNIT = np.dtype([("document", "<u4"), ("start", "<i8"), ("end", "<i8"), ("hash", "<u8")])
+_DOCUMENT = np.dtype([("row", "<u4"), ("length", "<i8"), ("limits", "<i8", len(RULES))])
 Rows = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """A line (with its break) or a paragraph of a text, and its hash."""
-
-    start: int
-    end: int
-    hash: int
-
-    @property
-    def rule(self) -> str:
-        """The rule that it may break."""
-        return RULES[self.hash & 1]
-
-
-def units(text: str, limits: Limits, gone: Sequence[Edit] = ()) -> Iterator[Unit]:
-    """The paragraphs and lines of a normalised text that rules look at, in order, a paragraph before its lines.
-
-    `limits` has the rules and `min_chars`, the fewest letters and digits; `gone` are lines that are taken out anyway.
-    """
-    on = [limits.get(rule, False) is not False for rule in RULES]
-    if not any(on):
-        return
-    forms = _forms(text)
-    for block in _blocks(text, gone):
-        for is_paragraph, members in ((1, [block] if len(block) > 1 else []), (0, [[line] for line in block])):
-            for lines in members if on[is_paragraph] else []:
-                form = "\n".join(forms[number] for number, _, _ in lines)
-                if len(form) >= limits["min_chars"]:
-                    hashed = xxhash.xxh3_64_intdigest(form.encode("utf-8", "replace"))
-                    yield Unit(lines[0][1], lines[-1][2], hashed & ~1 | is_paragraph)
-
-
-def _forms(text: str) -> list[str]:
-    """What is compared of every line: letters in lower case and digits, which all count as zero but in links."""
-    plain = _NO_WORD.sub("", text.lower())
-    forms = _DIGIT.sub("0", plain).split("\n")
-    if "://" in text:
-        for number, (line, own) in enumerate(zip(text.split("\n"), plain.split("\n"), strict=True)):
-            if "://" in line:
-                forms[number] = own
-    return forms
-
-
-def _blocks(text: str, gone: Sequence[Edit]) -> Iterator[list[tuple[int, int, int]]]:
-    """Runs of lines without a blank one or one that is gone between them, each line as (number, start, end)."""
-    starts = [edit.start for edit in gone]
-    block: list[tuple[int, int, int]] = []
-    start = 0
-    for number, line in enumerate(text.split("\n")):
-        end = min(start + len(line) + 1, len(text))
-        before = bisect_right(starts, max(end - 1, start)) - 1
-        if line.strip() and (before < 0 or gone[before].end <= start):
-            block.append((number, start, end))
-        elif block:
-            yield block
-            block = []
-        start += len(line) + 1
-    if block:
-        yield block
 
 
 @dataclass(frozen=True)
@@ -137,12 +71,14 @@ def find_repeated(
     parts = folder / "parts"
     with disk_errors(folder):
         parts.mkdir(parents=True, exist_ok=True)
+        (folder / UNITS).mkdir(exist_ok=True)
         lowest = _spread(parts, in_order(partial(_counted, work), enumerate(rows), engine, _doing), count)
         _sum(parts, folder, count, lowest, int(thresholds.of(FAMILY)["max_places"]))
         shutil.rmtree(parts)
         made = Counter[str]()
         for _, own in in_order(partial(_edited, work), enumerate(rows), engine, _doing):
             made.update(own)
+        shutil.rmtree(folder / UNITS)
         for name in ("repeated.hash", "repeated"):
             (folder / name).unlink()
     return {f"{FAMILY}.{rule}": made[rule] for rule in RULES}
@@ -158,38 +94,40 @@ def _doing(job: Job) -> str:
     return f"looked for repeated lines in chunk {job[0]}"
 
 
-def _documents(work: _Work, job: Job) -> Iterator[tuple[int, int, list[Unit], Limits]]:
-    """Row, length in characters, units and limits of each document that is looked at."""
+def _counted(work: _Work, job: Job) -> tuple[Any, list[int]]:
+    """Write the units of a chunk down; hash, documents and places of each that it holds, and the lowest limit of each rule."""
+    documents, found = _units(work, job)
+    with atomic_write(_file(work.folder / UNITS, job[0])) as file:
+        np.savez(file, documents=documents, units=found)
+    order = np.lexsort((found["document"], found["hash"]))
+    keys, owners = found["hash"][order], found["document"][order]
+    new = np.append(True, keys[1:] != keys[:-1])[: len(keys)]
+    starts = np.flatnonzero(new)
+    counts = np.empty(len(starts), _COUNT)
+    counts["hash"], counts["chunk"] = keys[starts], job[0]
+    counts["documents"] = sums(new | np.append(True, owners[1:] != owners[:-1])[: len(keys)], starts)
+    counts["places"] = np.diff(starts, append=len(keys))
+    return counts, documents["limits"].min(axis=0, initial=_NEVER).tolist()
+
+
+def _units(work: _Work, job: Job) -> tuple[Any, Any]:
+    """The documents of a chunk that are looked at, and the lines and paragraphs in them."""
     number, rows = job
     chunk = Chunk(work.scored, number)
     chosen = None if rows is None else set(rows.tolist())
+    documents = list[tuple[int, int, list[int]]]()
+    pieces = [np.empty(0, _UNIT)]
     for row, (document, kind, edits) in enumerate(zip(chunk.documents(), chunk.kinds(), chunk.edits(), strict=True)):
         if chosen is None or row in chosen:
             limits = work.thresholds.of(FAMILY, *kind)
-            yield (
-                row,
-                len(document.text),
-                list(units(document.text, limits, [edit for edit in edits if edit.kind == LINE])),
-                limits,
-            )
-
-
-def _counted(work: _Work, job: Job) -> tuple[Any, list[int]]:
-    """Hash, documents and places of what a chunk holds, and the lowest limit of each rule in it."""
-    documents, places = Counter[int](), Counter[int]()
-    lowest = [_NEVER, _NEVER]
-    for *_, found, limits in _documents(work, job):
-        hashes = [unit.hash for unit in found]
-        places.update(hashes)
-        documents.update(set(hashes))
-        own = [limits.get(rule, False) for rule in RULES]
-        lowest = [low if limit is False else min(low, limit) for low, limit in zip(lowest, own, strict=True)]
-    counts = np.empty(len(places), _COUNT)
-    counts["hash"] = np.fromiter(places, np.uint64, len(places))
-    counts["documents"] = [documents[key] for key in places]
-    counts["places"] = list(places.values())
-    counts["chunk"] = job[0]
-    return counts, lowest
+            found = units(document.text, limits, [edit for edit in edits if edit.kind == LINE])
+            piece = np.empty(len(found), _UNIT)
+            piece["document"], piece["hash"] = len(documents), found.hashes
+            piece["start"], piece["end"] = found.starts, found.ends
+            pieces.append(piece)
+            on = [limits.get(rule, False) for rule in RULES]
+            documents.append((row, len(document.text), [_NEVER if limit is False else limit for limit in on]))
+    return np.array(documents, _DOCUMENT), np.concatenate(pieces)
 
 
 def _spread(parts: Path, results: Iterable[tuple[Job, Any]], partitions: int) -> list[int]:
@@ -199,9 +137,8 @@ def _spread(parts: Path, results: Iterable[tuple[Job, Any]], partitions: int) ->
         files = [stack.enter_context(open(parts / f"{number:04d}", "wb")) for number in range(partitions)]
         for _, (counts, own) in results:
             lowest = [min(pair) for pair in zip(lowest, own, strict=True)]
-            ordered = counts[np.argsort(counts["hash"])]
-            ends = np.searchsorted(_partition(ordered["hash"], partitions), np.arange(partitions), side="right")
-            for file, piece in zip(files, np.split(ordered, ends[:-1]), strict=True):
+            ends = np.searchsorted(_partition(counts["hash"], partitions), np.arange(partitions), side="right")
+            for file, piece in zip(files, np.split(counts, ends[:-1]), strict=True):
                 file.write(piece.tobytes())
     return lowest
 
@@ -248,39 +185,44 @@ def repeated(counts: Any, lowest: Sequence[int], max_places: int) -> tuple[npt.N
 
 def _edited(work: _Work, job: Job) -> Counter[str]:
     """Write the edits of a chunk; returns how many each rule made."""
-    keys, table = (_array(work.folder / name, kind) for name, kind in (("repeated.hash", np.uint64), ("repeated", _REPEATED)))
-    met, made = Counter[int](), Counter[str]()
-    found: list[tuple[int, int, int, int]] = []
-    gone: list[tuple[int, float]] = []
-    for row, length, own, limits in _documents(work, job):
-        taken = removed = 0
-        for unit, entry in _looked_up(own, keys, table):
-            met[unit.hash] += 1
-            goes = _goes(entry, job[0], met[unit.hash]) and entry["documents"] > limits[unit.rule]
-            if goes and unit.start >= taken:  # a line of a paragraph that goes is gone with it
-                found.append((row, unit.start, unit.end, unit.hash & 1))
-                made[unit.rule] += 1
-                taken = unit.end
-                removed += unit.end - unit.start
-        if removed:
-            gone.append((row, removed / length))
+    with np.load(_file(work.folder / UNITS, job[0]), allow_pickle=False) as arrays:
+        documents, found = arrays["documents"], arrays["units"]
+    taken: dict[int, int] = {}
+    removed, made = Counter[int](), Counter[str]()
+    edits: list[tuple[int, int, int, int]] = []
+    for owner, start, end, hashed in found[_going(work, job[0], documents, found)].tolist():
+        if start >= taken.get(owner, 0):  # a line of a paragraph that goes is gone with it
+            edits.append((documents["row"][owner], start, end, hashed & 1))
+            made[RULES[hashed & 1]] += 1
+            taken[owner] = end
+            removed[owner] += end - start
+    gone = [(documents["row"][owner], chars / documents["length"][owner]) for owner, chars in removed.items()]
     with atomic_write(_file(work.folder, job[0])) as file:
-        np.savez(file, edits=np.array(found, np.int64).reshape(-1, 4), gone=np.array(gone, np.float64).reshape(-1, 2))
+        np.savez(file, edits=np.array(edits, np.int64).reshape(-1, 4), gone=np.array(gone, np.float64).reshape(-1, 2))
     return made
 
 
-def _looked_up(own: Sequence[Unit], keys: Any, table: Any) -> Iterator[tuple[Unit, Any]]:
-    """Those of a document that the corpus repeats, with what is known of them."""
-    hashes = np.array([unit.hash for unit in own], np.uint64)
-    places = np.searchsorted(keys, hashes)
+def _going(work: _Work, number: int, documents: Any, found: Any) -> Rows:
+    """Those of a chunk's units that go: the corpus repeats them, and this occurrence comes after the last that stays."""
+    keys, table = (_array(work.folder / name, kind) for name, kind in (("repeated.hash", np.uint64), ("repeated", _REPEATED)))
+    places = np.searchsorted(keys, found["hash"])
     inside = np.flatnonzero(places < len(keys))
-    for number in inside[keys[places[inside]] == hashes[inside]].tolist():
-        yield own[number], table[places[number]]
+    met = inside[keys[places[inside]] == found["hash"][inside]]
+    entries, hashed = table[places[met]], found["hash"][met]
+    limits = documents["limits"][found["document"][met], (hashed & np.uint64(1)).astype(np.int64)]
+    later = (number == entries["chunk"]) & (_occurrence(hashed) > entries["left"])
+    goes: Rows = met[((number > entries["chunk"]) | later) & (entries["documents"] > limits)]
+    return goes
 
 
-def _goes(entry: Any, chunk: int, occurrence: int) -> bool:
-    """Whether this occurrence (from 1) in a chunk comes after the last that stays."""
-    return bool(chunk > entry["chunk"] or (chunk == entry["chunk"] and occurrence > entry["left"]))
+def _occurrence(keys: npt.NDArray[np.uint64]) -> Rows:
+    """For each key the how-manieth of its kind it is, from 1."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    firsts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(keys)])
+    nth = np.empty(len(keys), np.int64)
+    nth[order] = np.arange(len(keys)) - np.repeat(firsts, np.diff(firsts, append=len(keys))) + 1
+    return nth
 
 
 def read_edits(folder: Path, number: int, num_documents: int) -> list[list[Edit]]:

@@ -11,22 +11,22 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
+
+from lianlu.data.rules.characters import Hashes, mixed
 
 SHINGLE_WORDS = 5
 NUM_BANDS = 16
 NUM_ROWS = 8
 NUM_HASHES = NUM_BANDS * NUM_ROWS
-_BLOCK = 1024
+_BLOCK = 256
 MAX_KEPT = 256
 MAX_COMPARED = 64
 """Kept documents remembered for one key, and compared with one document: what a template shared by thousands may cost."""
-Hashes = npt.NDArray[np.uint64]
 Longs = npt.NDArray[np.int64]
 PAIR = np.dtype([("document", "<u4"), ("length", "<i8"), ("group", "<i8")])
 """A document, its length, and a group that it is in."""
@@ -38,29 +38,22 @@ def _splitmix(start: int, count: int) -> Hashes:
     return mixed(state)
 
 
-def mixed(values: Hashes) -> Hashes:
-    """The finaliser of SplitMix64: every bit of the input reaches every bit of the output."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
-
-
 _FACTORS = (_splitmix(1, NUM_HASHES) | np.uint64(1))[:, None]
 _TERMS = _splitmix(2, NUM_HASHES)[:, None]
 _POWER = np.uint64(0xD6E8FEB86659FD93)
 
 
-def shingles(tokens: Sequence[str]) -> Hashes:
-    """The set of a text's shingles as sorted 64-bit hashes, from its words as they are compared; empty for none."""
-    if not tokens:
+def shingles(tokens: Hashes) -> Hashes:
+    """The set of a text's shingles as sorted 64-bit hashes, from the hashes of its tokens; empty for none."""
+    if not len(tokens):
         return np.empty(0, dtype=np.uint64)
-    numbers = {token: xxhash.xxh3_64_intdigest(token.encode()) for token in set(tokens)}
-    hashes = np.fromiter(map(numbers.__getitem__, tokens), np.uint64, len(tokens))
     size = min(SHINGLE_WORDS, len(tokens))
     joined = np.zeros(len(tokens) - size + 1, dtype=np.uint64)
     for place in range(size):
-        joined = joined * _POWER + hashes[place : place + len(joined)]
-    return np.unique(mixed(joined))
+        joined = joined * _POWER + tokens[place : place + len(joined)]
+    ordered = np.sort(mixed(joined))
+    distinct: Hashes = ordered[np.append(True, ordered[1:] != ordered[:-1])]
+    return distinct
 
 
 def signature(hashes: Hashes) -> npt.NDArray[np.uint32]:

@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lianlu.core.pool import Engine, Here, in_order
-from lianlu.data.dedup.near_dedup import NUM_BANDS, PAIR, Hashes, Longs, find_duplicates, mixed, shared
+from lianlu.data.dedup.near_dedup import NUM_BANDS, PAIR, Longs, find_duplicates, shared
 from lianlu.data.dedup.spill import Spill, num_partitions
+from lianlu.data.rules.characters import Hashes, mixed
 
 FOUND = np.dtype([("document", "<u4"), ("kept", "<u4"), ("similarity", "<f8")])
 """A document that repeats one that is kept, and how similar they are (0..1)."""

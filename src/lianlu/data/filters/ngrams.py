@@ -17,7 +17,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from lianlu.data.rules.textview import CJK
+from lianlu.data.rules.characters import CJK
 
 Codes = npt.NDArray[np.uint32]
 Places = npt.NDArray[np.int64]

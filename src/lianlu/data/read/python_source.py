@@ -58,16 +58,15 @@ def python_files() -> list[Path]:
 def list_python() -> Listing:
     """The files of the source `python`, to be read by workers."""
     root = standard_library()
-    listing = Listing()
+    raws = []
     for path in module_files():
         name = path.relative_to(root).as_posix()
         size = path.stat().st_size
-        listing.raws.append(Raw(name, MODULE, size, name, str(path), "python", STANDARD_LICENSE))
+        raws.append(Raw(name, MODULE, size, name, str(path), "python", STANDARD_LICENSE))
     for path in metadata_files():
         name = path.parent.name.removesuffix(".dist-info")
-        listing.raws.append(Raw(name, METADATA, path.stat().st_size, f"{path.parent.name}/METADATA", str(path)))
-    listing.num_bytes = sum(raw.num_bytes for raw in listing.raws)
-    return listing
+        raws.append(Raw(name, METADATA, path.stat().st_size, f"{path.parent.name}/METADATA", str(path)))
+    return Listing.of(raws)
 
 
 def module_name(path: str) -> str:

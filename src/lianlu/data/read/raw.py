@@ -7,7 +7,8 @@ repository) brings its bytes along, since only one process walks through the lar
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from lianlu.data.rules.thresholds import Verdict
@@ -80,12 +81,29 @@ class Raw:
     content: bytes | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Listing:
-    """What a source holds: what is read file by file, and the files that hold many records."""
+    """What a source holds: what is read file by file, and the files that hold many records.
 
-    raws: list[Raw] = field(default_factory=list)
+    `raws` can be walked again and again; those of a folder are not held, since a crawl has millions. `is_packed` says that
+    the bytes of the files are not the bytes of what is in them.
+    """
+
+    raws: Iterable[Raw]
     num_bytes: int = 0
+    num_files: int = 0
+    is_packed: bool = False
+
+    @classmethod
+    def of(cls, raws: Iterable[Raw]) -> Listing:
+        """Walks through it once."""
+        num_bytes = num_files = 0
+        is_packed = False
+        for raw in raws:
+            num_bytes += raw.num_bytes
+            num_files += 1
+            is_packed |= raw.kind in CONTAINERS and not raw.file.endswith((".jsonl", ".ndjson"))
+        return cls(raws, num_bytes, num_files, is_packed)
 
 
 def kind_of(name: str) -> str:

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lianlu.core.errors import DataError
@@ -55,25 +55,35 @@ def list_files(source: Path) -> Listing:
     if not source.exists():
         raise DataError(f"there is no {source}", hint="check the path of source; `python` stands for Python's own sources")
     if source.is_file():
-        listing = Listing([_file(source, source.name)])
-    elif git.is_repository(source):
-        listing = Listing([git.listed(source, git.name_of(source))])
-    else:
-        listing = Listing(list(_walk(source)))
-    if not listing.raws:
+        return Listing.of([_file(source, source.name)])
+    if git.is_repository(source):
+        return Listing.of([git.listed(source, git.name_of(source))])
+    listing = Listing.of(_Folder(source))
+    if not listing.num_files:
         raise DataError(f"{source} is an empty folder", hint="put text, Markdown, HTML, PDF, JSONL or Parquet files there")
-    listing.num_bytes = sum(raw.num_bytes for raw in listing.raws)
     return listing
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """Everything below a folder, walked anew each time."""
+
+    root: Path
+
+    def __iter__(self) -> Iterator[Raw]:
+        return _walk(self.root)
 
 
 def _walk(root: Path) -> Iterator[Raw]:
     unreadable: list[OSError] = []
-    repositories: dict[str, Repository | None] = {}
+    repositories: dict[str, Repository] = {}
     for folder, names, files in os.walk(root, onerror=unreadable.append):
         is_worktree = git.has_git(Path(folder))
         names[:] = sorted(name for name in names if not name.startswith("."))
         above = repositories.get(os.path.dirname(folder))
-        own = repositories[folder] = Repository.of_folder(Path(folder), root, sorted(files), is_worktree, above)
+        own = Repository.of_folder(Path(folder), root, sorted(files), is_worktree, above)
+        if own is not None:
+            repositories[folder] = own
         yield from _folders(Path(folder), root, names)
         for name in sorted(files):
             if not name.startswith("."):
@@ -118,7 +128,7 @@ def _file(path: Path, name: str) -> Raw:
     return Raw(name, kind_of(name), status.st_size, path=name, file=str(path), lang=language_of(name))
 
 
-def expand(raws: list[Raw], text_fields: tuple[str, ...], max_bytes: int) -> Iterator[Raw]:
+def expand(raws: Iterable[Raw], text_fields: tuple[str, ...], max_bytes: int) -> Iterator[Raw]:
     """The same things with each file that holds many replaced by what it holds, one by one.
 
     Of anything above `max_bytes` no more than that is held in memory, and a rejection goes on in its place.

@@ -18,7 +18,7 @@ import xxhash
 
 from lianlu.data.dedup.duplicates import Place
 from lianlu.data.report.excerpts import EXCERPT_CHARS, ID_CHARS, documents_at, shown
-from lianlu.data.rules.textview import CJK
+from lianlu.data.rules.characters import CJK
 from lianlu.data.scores.columns import decision_columns, num_chunks
 
 MAX_CLUSTERS = 40

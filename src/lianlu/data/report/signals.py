@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lianlu.data.dedup.near_dedup import mixed
 from lianlu.data.report.excerpts import EXCERPT_CHARS, ID_CHARS, documents_at, shown
+from lianlu.data.rules.characters import mixed
 from lianlu.data.rules.top_fraction import value_of
 from lianlu.data.scores.columns import num_chunks
 from lianlu.data.scores.decide import Kind, Rules, is_broken, plain

@@ -15,7 +15,7 @@ from itertools import repeat
 import numpy as np
 import numpy.typing as npt
 
-from lianlu.data.rules.textview import CJK
+from lianlu.data.rules.characters import CJK
 from lianlu.formats.documents import Document
 
 K1, B = 1.5, 0.75

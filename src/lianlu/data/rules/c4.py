@@ -33,21 +33,22 @@ def line_edits(view: TextView, limits: Limits) -> list[Edit]:
     needed = _line_limits(view, limits)
     if not needed:
         return []
-    edits, start = [], 0
-    for line in view.text.split("\n"):
-        end = start + len(line) + 1
-        if line.strip() and (verdict := broken("c4", needed, _line_signals(line))):
-            edits.append(Edit(start, min(end, len(view.text)), "", LINE, verdict.rule))
-        start = end
+    suspect = view.words_per_line > 0
+    if set(needed) == {"min_words_per_line"}:
+        suspect &= view.words_per_line < needed["min_words_per_line"]
+    edits = []
+    for start, end, line in view.spans_of_lines(suspect):
+        if verdict := broken("c4", needed, _line_signals(line)):
+            edits.append(Edit(start, end, "", LINE, verdict.rule))
     return edits
 
 
 def _line_limits(view: TextView, limits: Limits) -> Limits:
     """The rules for lines that are on and that some line may break: most pages have no long word and no cookie notice."""
-    lowered = view.text.lower()
+    lowered = view.lowered
     possible = {
         "min_words_per_line": True,
-        "max_word_length": max(map(len, view.words), default=0) > (limits["max_word_length"] or 0),
+        "max_word_length": view.word_lengths.max(initial=0) > (limits["max_word_length"] or 0),
         "max_javascript_lines": "javascript" in lowered,
         "max_policy_lines": any(phrase in lowered for phrase in POLICY),
         "max_lines_without_end_mark": True,
@@ -72,7 +73,7 @@ def judge(view: TextView, limits: Limits) -> Verdict | None:
 
 def signals(view: TextView) -> Iterator[tuple[str, float]]:
     """What the rules for pages look at, in order."""
-    yield "max_lorem_ipsum", "lorem ipsum" in view.text.lower()
+    yield "max_lorem_ipsum", "lorem ipsum" in view.lowered
     yield "max_curly_brackets", view.text.count("{")
     unfinished = sum(not line.endswith(END_MARKS) for line in view.lines)
     yield "min_sentences", len(_SENTENCE.findall(view.text)) + unfinished

@@ -24,4 +24,4 @@ def signals(view: TextView, limits: Limits) -> Iterator[tuple[str, float]]:
     longest = limits["short_line_chars"]
     yield "max_short_lines", sum(len(line) <= longest for line in lines) / count
     yield "max_duplicate_line_chars", duplicate_shares(lines)[1]
-    yield "max_lines_per_word", len(lines) / max(len(view.words), 1)
+    yield "max_lines_per_word", len(lines) / max(len(view.word_starts), 1)

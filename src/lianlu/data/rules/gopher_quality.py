@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
+from lianlu.data.rules.characters import Kind, sums
 from lianlu.data.rules.textview import TextView
 from lianlu.data.rules.thresholds import Limits, Verdict, broken
 
-_HAS_LETTER = re.compile(r"[^\W\d_]").search
 _BULLETS = ("- ", "* ", "+ ", "\u2022", "\u2023", "\u25cf", "\u25e6", "\u25aa", "\u2043", "\u00b7")
 _ELLIPSES = ("...", "\u2026")
 _EDGES = ".,;:!?()[]{}<>\"'`*_"
@@ -21,7 +20,7 @@ def judge(view: TextView, limits: Limits) -> Verdict | None:
 
 def signals(view: TextView, limits: Limits) -> Iterator[tuple[str, float]]:
     """What the rules look at, in order; ratios are per word or per line."""
-    count = len(view.words)
+    count = len(view.word_starts)
     yield "min_words", count
     yield "max_words", count
     mean = view.num_word_chars / max(count, 1)
@@ -32,9 +31,14 @@ def signals(view: TextView, limits: Limits) -> Iterator[tuple[str, float]]:
     num_lines = max(len(view.lines), 1)
     yield "max_bullet_lines", sum(line.startswith(_BULLETS) for line in view.lines) / num_lines
     yield "max_ellipsis_lines", sum(line.endswith(_ELLIPSES) for line in view.lines) / num_lines
-    yield "min_alpha_words", sum(map(bool, map(_HAS_LETTER, view.words))) / max(count, 1)
+    yield "min_alpha_words", _num_alpha_words(view) / max(count, 1)
     if limits.get("stop_words"):
         yield "min_stop_words", _num_stop_words(view, limits["stop_words"])
+
+
+def _num_alpha_words(view: TextView) -> int:
+    """How many words have a letter."""
+    return int((sums(view.characters.has(Kind.LETTER), view.word_starts) > 0).sum())
 
 
 def _num_stop_words(view: TextView, stop_words: list[str]) -> int:

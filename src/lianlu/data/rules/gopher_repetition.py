@@ -12,12 +12,12 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from lianlu.data.rules.characters import Ints
 from lianlu.data.rules.textview import TextView
 from lianlu.data.rules.thresholds import Limits, Verdict, broken
 
 TOP_SIZES = (2, 3, 4)
 DUPLICATE_SIZES = (5, 6, 7, 8, 9, 10)
-Ints = npt.NDArray[np.int64]
 
 
 def judge(view: TextView, limits: Limits) -> Verdict | None:
@@ -31,7 +31,7 @@ def signals(view: TextView) -> Iterator[tuple[str, float]]:
         share, chars = duplicate_shares(pieces)
         yield f"max_duplicate_{name}s", share
         yield f"max_duplicate_{name}_chars", chars
-    yield from _ngram_signals(view.words)
+    yield from _ngram_signals(view.words, view.word_lengths)
 
 
 def duplicate_shares(pieces: list[str]) -> tuple[float, float]:
@@ -43,9 +43,9 @@ def duplicate_shares(pieces: list[str]) -> tuple[float, float]:
     return 1 - len(distinct) / len(pieces), (total - sum(map(len, distinct))) / max(total, 1)
 
 
-def _ngram_signals(words: list[str]) -> Iterator[tuple[str, float]]:
+def _ngram_signals(words: list[str], lengths: Ints) -> Iterator[tuple[str, float]]:
     """Shares of characters in the most frequent n-gram (n = 2..4) and in duplicate n-grams (n = 5..10)."""
-    ids, lengths = _word_ids(words), np.fromiter(map(len, words), np.int64, len(words))
+    ids = _word_ids(words)
     total = max(int(lengths.sum()), 1)
     ends = np.concatenate(([0], np.cumsum(lengths)))
     num_words = len(words)

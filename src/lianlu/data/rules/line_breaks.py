@@ -10,14 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from lianlu.data.rules.textview import CJK, TextView
+from lianlu.data.rules.characters import CJK
+from lianlu.data.rules.textview import TextView
 from lianlu.data.rules.thresholds import Limits, Verdict, broken
 
 _CUT_WORD = re.compile(r"[^\W\d_]{2}-\n[^\S\n]*[a-z]")
 _CUT_SENTENCE = re.compile(f"[{CJK}][^\\S\\n]*\\n[^\\S\\n]*(?=[{CJK}])")
-_GLUED = re.compile(r"[a-z]{3}[.!?][A-Z][a-z]")
-_SENTENCE_END = re.compile(r"[a-z][.!?](?=\s)")
-_SEPARATORS = re.compile(r"([-=_*~#+.|/\\<>—–─━═·•。])(?:[^\S\n]?\1){3,}|(?:[-=_*~#+|]{2}[-=_*~#+|])[-=_*~#+|]+")
+# patterns begin with a set of marks and look behind it afterwards: the search then skips to such marks at once
+_GLUED = re.compile(r"[.!?](?<=[a-z]{3}.)[A-Z][a-z]")
+_SENTENCE_END = re.compile(r"[.!?](?<=[a-z].)(?=\s)")
+_SEPARATORS = re.compile(r"([-=_*~#+.|/\\<>—–─━═·•。])(?:(?:[^\S\n]?\1){3,}|(?<=[-=_*~#+|])[-=_*~#+|]{3,})")
 _ESCAPED = re.compile(r"\\[rn](?=\\|[A-Z\s]|[^\x00-\x7f]|$)")
 TINY_CHARS = 2
 

@@ -10,22 +10,23 @@ Windows-1252 ("Ã©", "â€™", "ä¸­"), UTF-8 as GBK ("鐨勶紝"), GBK as 
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections import Counter
 from collections.abc import Iterator
 
+import numpy as np
+
+from lianlu.data.rules.characters import Characters, Kind, Mask
 from lianlu.data.rules.textview import TextView
 from lianlu.data.rules.thresholds import Limits, Verdict, broken
 
+_REPLACED_BEGIN = "\ufffd锟烫屯锘"
 _REPLACED = re.compile("\ufffd|锟斤拷|锟斤|烫烫烫+|屯屯屯+|锘挎")
-_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _TRAIL = "\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122"
 """The bytes 80 to BF as Latin-1 and Windows-1252 show them."""
 _AS_LATIN = f"[ÂÃÄÅÐÑ][{_TRAIL}]|â€[{_TRAIL}]?|[à-ï][{_TRAIL}]{{2}}|ï»¿|[åæçèé][\u00a1-\u00bf]"
 _GBK_AS_LATIN = "[\u00a1-\u00ff]{4,}"
 _AS_GBK = "[鐨銆锛鈥鏄涓鍦浠鎴戜粬锝殑绗簩紝孩鏂囧瓧]{2,}|[鐨銆锛鈥][\u4e00-\u9fff]"
+_MOJIBAKE_BEGINS = re.compile("[\u00a1-\u00ff鐨銆锛鈥鏄涓鍦浠鎴戜粬锝殑绗簩紝孩鏂囧瓧]").search
 _MOJIBAKE = re.compile(f"{_AS_LATIN}|{_GBK_AS_LATIN}|{_AS_GBK}")
-_ODD = {"Co": "max_private_use", "Cn": "max_private_use", "Cs": "max_private_use", "So": "max_symbols", "Sk": "max_symbols"}
 
 
 def judge(view: TextView, limits: Limits) -> Verdict | None:
@@ -35,26 +36,29 @@ def judge(view: TextView, limits: Limits) -> Verdict | None:
 
 def signals(view: TextView) -> Iterator[tuple[str, float]]:
     """What the rules look at, in order: shares of the characters of the text, 0 to 1."""
-    text = view.text
+    text, of = view.text, view.characters
     count = max(len(text), 1)
     plain = text.isascii()
-    found = {} if plain else _by_category(text)
-    yield "max_replacement_chars", 0.0 if plain else _covered(_REPLACED, text) / count
-    yield "max_control_chars", _covered(_CONTROLS, text) / count
-    yield "max_mojibake_chars", 0.0 if plain else _covered(_MOJIBAKE, text) / count
-    yield "max_private_use", found.get("max_private_use", 0) / count
-    yield "max_symbols", found.get("max_symbols", 0) / count
+    may_be_replaced = not plain and any(mark in text for mark in _REPLACED_BEGIN)
+    yield "max_replacement_chars", _covered(_REPLACED, text) / count if may_be_replaced else 0.0
+    yield "max_control_chars", int(_is_control(of).sum()) / count
+    may_be_mojibake = not plain and _MOJIBAKE_BEGINS(text) is not None
+    yield "max_mojibake_chars", _covered(_MOJIBAKE, text) / count if may_be_mojibake else 0.0
+    yield "max_private_use", 0.0 if plain else _num_odd(of, Kind.PRIVATE) / count
+    yield "max_symbols", 0.0 if plain else _num_odd(of, Kind.SYMBOL) / count
 
 
 def _covered(pattern: re.Pattern[str], text: str) -> int:
     return sum(map(len, pattern.findall(text)))
 
 
-def _by_category(text: str) -> Counter[str]:
-    """How many characters are odd by their Unicode category; the ASCII ones ("^", "`") and U+FFFD are not."""
-    found: Counter[str] = Counter()
-    for character in set(text):
-        kind = _ODD.get(unicodedata.category(character)) if character > "\x7f" and character != "\ufffd" else None
-        if kind:
-            found[kind] += text.count(character)
+def _is_control(of: Characters) -> Mask:
+    """Control characters without tab, line feed and carriage return."""
+    low, high = of.codes < 0x20, (of.codes >= 0x7F) & (of.codes <= 0x9F)
+    found: Mask = high | (low & ~np.isin(of.codes, (0x09, 0x0A, 0x0D)))
     return found
+
+
+def _num_odd(of: Characters, kind: Kind) -> int:
+    """How many characters are of this kind; the ASCII ones ("^", "`") and U+FFFD are not odd."""
+    return int((of.has(kind) & (of.codes > 0x7F) & (of.codes != 0xFFFD)).sum())

@@ -55,7 +55,7 @@ def language_of(paragraph: str) -> tuple[str, float]:
     if is_code(paragraph):
         return CODE, 1.0
     view = TextView(paragraph)
-    if view.num_cjk >= CJK_SHARE * max(len(view.words), 1):
+    if view.num_cjk >= CJK_SHARE * max(len(view.word_starts), 1):
         kana, hangul = len(_KANA.findall(paragraph)), len(_HANGUL.findall(paragraph))
         return ("ko" if 2 * hangul > view.num_cjk else "ja" if 10 * kana > view.num_cjk else "zh"), 1.0
     if sum(map(len, _LETTERS.findall(paragraph))) < MIN_LETTERS:

@@ -57,20 +57,25 @@ _KEY_MARKS = (
     "npm_",
     "eyJ",
 )
+_LONG_NUMBER = re.compile(r"(?a)\d(?:[ .()-]{0,3}\d){9}")
+"""Phones, cards and identity numbers have ten digits at least, with little between them."""
 _PRIVATE_KEY = re.compile(r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----[\s\S]{40,8000}?-----END (?:[A-Z]+ )*PRIVATE KEY-----")
 _ASSIGNED_KEY = re.compile(
     r"(?i)\b((?:api[_-]?key|secret[_-]?key|access[_-]?token|auth[_-]?token|client[_-]?secret|password|passwd)[\"']?\s*[:=]\s*[\"'])"
     r"([\w+/=-]{20,200})(?=[\"'])"
 )
-_ASSIGNED_MARKS = ("key", "secret", "token", "passw", "KEY", "SECRET", "TOKEN", "PASSW", "Key", "Secret", "Token", "Passw")
+_LONG_VALUE = re.compile(r"[:=]\s*[\"'][\w+/=-]{20}")
 _ID_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 
 
 def find(text: str) -> list[Edit]:
     """Where placeholders belong, in order. What one kind has taken, those after it in the table leave alone."""
     found: list[Edit] = []
-    for kind, placeholder, marks, pattern, is_real in _RULES:
-        if not marks or any(mark in text for mark in marks):
+    known: dict[Callable[[str], bool], bool] = {}
+    for kind, placeholder, may_occur, pattern, is_real in _RULES:
+        if may_occur not in known:
+            known[may_occur] = may_occur(text)
+        if known[may_occur]:
             found = joined(found, list(_matches(kind, placeholder, pattern, is_real, text)))
     return found
 
@@ -143,17 +148,29 @@ def _always(found: str) -> bool:
     return bool(found)
 
 
-_RULES: tuple[tuple[str, str, tuple[str, ...], re.Pattern[str], Callable[[str], bool]], ...] = (
-    ("key", "[API_KEY]", ("PRIVATE KEY",), _PRIVATE_KEY, _always),
-    ("key", "[API_KEY]", _KEY_MARKS, _KEY, is_key),
-    ("assigned_key", "[API_KEY]", _ASSIGNED_MARKS, _ASSIGNED_KEY, is_key),
-    ("email", "[EMAIL]", ("@",), _EMAIL, is_email),
-    ("chinese_id", "[ID_NUMBER]", (), _CHINESE_ID, is_chinese_id),
-    ("card", "[CARD_NUMBER]", (), _CARD, is_card),
-    ("phone", "[PHONE]", (), _CHINESE_MOBILE, is_phone),
-    ("phone", "[PHONE]", ("+",), _INTERNATIONAL, is_phone),
-    ("phone", "[PHONE]", (), _NORTH_AMERICAN, is_phone),
-    ("ipv4", "[IP_ADDRESS]", (), _IPV4, is_public_ip),
-    ("ipv6", "[IP_ADDRESS]", (":",), _IPV6, is_public_ip),
+def _has(*marks: str) -> Callable[[str], bool]:
+    return lambda text: any(mark in text for mark in marks)
+
+
+def _has_long_number(text: str) -> bool:
+    return _LONG_NUMBER.search(text) is not None
+
+
+def _has_long_value(text: str) -> bool:
+    return _LONG_VALUE.search(text) is not None
+
+
+_RULES: tuple[tuple[str, str, Callable[[str], bool], re.Pattern[str], Callable[[str], bool]], ...] = (
+    ("key", "[API_KEY]", _has("PRIVATE KEY"), _PRIVATE_KEY, _always),
+    ("key", "[API_KEY]", _has(*_KEY_MARKS), _KEY, is_key),
+    ("assigned_key", "[API_KEY]", _has_long_value, _ASSIGNED_KEY, is_key),
+    ("email", "[EMAIL]", _has("@"), _EMAIL, is_email),
+    ("chinese_id", "[ID_NUMBER]", _has_long_number, _CHINESE_ID, is_chinese_id),
+    ("card", "[CARD_NUMBER]", _has_long_number, _CARD, is_card),
+    ("phone", "[PHONE]", _has_long_number, _CHINESE_MOBILE, is_phone),
+    ("phone", "[PHONE]", _has_long_number, _INTERNATIONAL, is_phone),
+    ("phone", "[PHONE]", _has_long_number, _NORTH_AMERICAN, is_phone),
+    ("ipv4", "[IP_ADDRESS]", _has("."), _IPV4, is_public_ip),
+    ("ipv6", "[IP_ADDRESS]", _has(":"), _IPV6, is_public_ip),
 )
-"""Kind, placeholder, strings of which one must occur (a cheap look that spares most texts a slow pattern), pattern, check."""
+"""Kind, placeholder, whether it may occur (a cheap look that spares most texts a slow pattern), pattern, check."""

@@ -11,14 +11,18 @@ import re
 import statistics
 from collections.abc import Iterator
 
-from lianlu.data.rules.textview import CJK, TextView
+from lianlu.data.rules.characters import CJK
+from lianlu.data.rules.textview import TextView
 from lianlu.data.rules.thresholds import Limits, Verdict, broken
 
-_MARKS = re.compile("[,.;:!?](?=\\s|$|[\"')\\]])|[，。、；：？！…—“”‘’（）《》「」『』]")
+# patterns begin with a set of marks and look behind it afterwards: the search then skips to such marks at once
+_MARKS = re.compile("[,.;:!?，。、；：？！…—“”‘’（）《》「」『』](?:(?<![,.;:!?])|(?=\\s|$|[\"')\\]]))")
 _RUNS = re.compile("([!?~。，！？、～])\\1{2,}")
 _HALF_WIDTH = re.compile(f"(?<=[{CJK}])[,.;:!?](?=[{CJK}\\s]|$)")
 _FULL_WIDTH = re.compile(f"(?<=[{CJK}])[，。；：！？]")
-_SENTENCE = re.compile("[.!?]+[\"')\\]”’]*\\s+|[。！？…]+[”’」』）]*\\s*|\\n\\s*\\n")
+_SENTENCE = re.compile(
+    "[.!?。！？…\\n](?:(?<=[.!?])[.!?]*[\"')\\]”’]*\\s+|(?<=[。！？…])[。！？…]*[”’」』）]*\\s*|(?<=\\n)\\s*\\n)"
+)
 
 
 def judge(view: TextView, limits: Limits) -> Verdict | None:
@@ -30,10 +34,10 @@ def signals(view: TextView, limits: Limits) -> Iterator[tuple[str, float]]:
     """What the rules look at, in order."""
     text = view.text
     is_cjk = view.script == "cjk"
-    marks = 100 * len(_MARKS.findall(text)) / max(len(view.words), 1)
+    marks = 100 * len(_MARKS.findall(text)) / max(len(view.word_starts), 1)
     yield "min_marks", marks
     yield "max_marks", marks
-    yield "max_mark_runs", 100 * len(_RUNS.findall(text)) / max(len(view.words), 1)
+    yield "max_mark_runs", 100 * len(_RUNS.findall(text)) / max(len(view.word_starts), 1)
     if is_cjk:
         half, full = len(_HALF_WIDTH.findall(text)), len(_FULL_WIDTH.findall(text))
         yield "max_half_width_marks", half / max(half + full, 1)

@@ -10,6 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
+from lianlu.data.rules.characters import Kind, Mask
 from lianlu.data.rules.edits import LINE, Edit
 from lianlu.data.rules.textview import TextView, split_words
 from lianlu.data.rules.thresholds import Limits, broken
@@ -26,6 +29,8 @@ _COUNTER = re.compile(
     rf"|\d[\d,.]*\s?[万亿kw]?\+?\s*[次人个条]?\s*(?:{_COUNTED_ZH})|(?:{_COUNTED_ZH})[量数]?\s*[:：(（]?\s*\d[\d,.]*\s?[万亿kw]?\s*[次人个条]?[)）]?)\W*",
     re.IGNORECASE,
 )
+_COUNTER_LETTERS = 16
+"""No counter has more ("subscribers" has 11)."""
 _NOT_NUMERIC = re.compile(r"[^\W\d_]").search
 _DIGIT = re.compile(r"\d").search
 
@@ -35,13 +40,23 @@ def line_edits(view: TextView, limits: Limits) -> list[Edit]:
     needed = {key: limits[key] for key in LINE_KEYS if limits.get(key, False) is not False}
     if not needed:
         return []
-    edits, start = [], 0
-    for line in view.text.split("\n"):
-        end = start + len(line) + 1
-        if line.strip() and (verdict := broken("refinedweb", needed, _line_signals(line.strip()))):
-            edits.append(Edit(start, min(end, len(view.text)), "", LINE, verdict.rule))
-        start = end
+    edits = []
+    for start, end, line in view.spans_of_lines(_suspects(view, needed)):
+        if verdict := broken("refinedweb", needed, _line_signals(line.strip())):
+            edits.append(Edit(start, end, "", LINE, verdict.rule))
     return edits
+
+
+def _suspects(view: TextView, needed: Limits) -> Mask:
+    """The lines that may break one of these rules: most have a few words, few capitals and no digit."""
+    of, count = view.characters, view.words_per_line
+    suspect: Mask = count < needed.get("min_words_per_line", 0)
+    if "max_uppercase_letters" in needed:
+        share = of.per_line(of.has(Kind.UPPER)) / np.maximum(of.per_line(of.has(Kind.ALPHABETIC)), 1)
+        suspect |= share > needed["max_uppercase_letters"]
+    if needed.keys() & {"max_numeric_lines", "max_counter_lines"}:
+        suspect |= (of.per_line(of.has(Kind.DIGIT)) > 0) & (of.per_line(of.has(Kind.LETTER)) <= _COUNTER_LETTERS)
+    return suspect & (count > 0)
 
 
 def _line_signals(line: str) -> Iterator[tuple[str, float]]:
@@ -57,4 +72,4 @@ def _line_signals(line: str) -> Iterator[tuple[str, float]]:
 def signals(view: TextView, taken: Sequence[Edit]) -> Iterator[tuple[str, float]]:
     """The rule for pages: the share of words in the lines that `line_edits` takes out."""
     words = sum(len(split_words(view.text[edit.start : edit.end])) for edit in taken)
-    yield "max_removed_words", words / max(len(view.words), 1)
+    yield "max_removed_words", words / max(len(view.word_starts), 1)

@@ -30,7 +30,8 @@ def _columns(path: Path, names: tuple[str, ...]) -> list[list[Any]]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path, columns=list(names))
+        with pq.ParquetFile(path) as file:
+            table = file.read(columns=list(names), use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"cannot read {path}: {error}", hint="run the clean step again, so that it is made anew") from error
     return [table[name].to_pylist() for name in names]

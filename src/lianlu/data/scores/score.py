@@ -25,6 +25,7 @@ from lianlu.data.read.normalise import normalise
 from lianlu.data.read.sources import Raw
 from lianlu.data.rules import edits, pii
 from lianlu.data.rules.assets import Assets
+from lianlu.data.rules.characters import Hashes, hashes_of
 from lianlu.data.rules.edits import Edit
 from lianlu.data.rules.families import code_signals, prose_signals
 from lianlu.data.rules.language import identify
@@ -73,8 +74,8 @@ class Scored:
     edits: list[Edit]
     num_bytes: int
     exact: bytes
-    shingles: near_dedup.Hashes
-    bands: near_dedup.Hashes
+    shingles: Hashes
+    bands: Hashes
 
 
 def score(raw: Raw, settings: Settings, pages: HtmlExtractor, ledger: Ledger) -> Iterator[Scored]:
@@ -141,7 +142,8 @@ def scored(document: Document, settings: Settings) -> Scored:
     hashes = bands = np.empty(0, dtype=np.uint64)
     if "near_dedup" in settings.rules:
         with timed("near_dedup", size):
-            tokens = shingle_tokens(seen.text, document.lang) if document.domain == CODE else seen.tokens()
+            is_code = document.domain == CODE
+            tokens = hashes_of(shingle_tokens(seen.text, document.lang)) if is_code else seen.token_hashes()
             hashes = near_dedup.shingles(tokens)
             bands = near_dedup.bands(hashes) if len(hashes) else bands
     with timed("exact_dedup", size):

@@ -13,11 +13,12 @@ or hangs, is found by trying the pieces of its chunk one by one, and rejected (`
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,10 @@ import xxhash
 from lianlu.core.files import atomic_write
 from lianlu.core.pool import Engine, Lost, in_order
 from lianlu.core.store import LOGS
-from lianlu.data.dedup.near_dedup import NUM_BANDS, Hashes
+from lianlu.data.dedup.near_dedup import NUM_BANDS
 from lianlu.data.read.html_extractor import HtmlExtractor, Name
 from lianlu.data.read.sources import Listing, Raw
+from lianlu.data.rules.characters import Hashes
 from lianlu.data.rules.edits import Edit
 from lianlu.data.rules.thresholds import Verdict
 from lianlu.data.scores import cost
@@ -51,7 +53,7 @@ EDIT = {"start": "int64", "end": "int64", "text": "string", "kind": "string", "r
 
 def scale_of(listing: Listing) -> int:
     """How many times larger than usual chunks are to be, so that a large source does not make millions of files."""
-    wanted = max(listing.num_bytes / CHUNK_BYTES, len(listing.raws) / CHUNK_RAWS) / NUM_CHUNKS
+    wanted = max(listing.num_bytes / CHUNK_BYTES, listing.num_files / CHUNK_RAWS) / NUM_CHUNKS
     return min(1 << max(math.ceil(wanted) - 1, 0).bit_length(), MAX_SCALE)
 
 
@@ -137,7 +139,9 @@ class Chunk:
 
     def edits(self) -> list[list[Edit]]:
         """What is to be changed in every document when it is written."""
-        return [[Edit(**edit) for edit in row] for row in self._table("edits")["edits"].to_pylist()]
+        column = self._table("edits")["edits"].combine_chunks()
+        flat = [Edit(*values) for values in zip(*(column.values.field(name).to_pylist() for name in EDIT), strict=True)]
+        return [flat[start:end] for start, end in itertools.pairwise(column.offsets.to_pylist())]
 
     def shingles(self, row: int) -> Hashes:
         """Those of one document; `sets` is for many."""
@@ -157,7 +161,8 @@ class Chunk:
     def _table(self, *columns: str) -> Any:
         import pyarrow.parquet as pq
 
-        return pq.read_table(self._file(".signals.parquet"), columns=list(columns) or None)
+        with pq.ParquetFile(self._file(".signals.parquet")) as file:
+            return file.read(columns=list(columns) or None, use_threads=False)  # small files: threads cost more than they save
 
     def _file(self, suffix: str) -> Path:
         return self._base.with_name(self._base.name + suffix)
@@ -209,13 +214,20 @@ def _write_signals(path: Path, rows: Sequence[Scored]) -> None:
         "script": pa.array([row.script for row in rows], pa.string()),
         "lang": pa.array([row.document.lang for row in rows], pa.string()),
         **{name: pa.array([row.signals.get(name, np.nan) for row in rows], pa.float64()) for name in names},
-        "edits": pa.array(
-            [[asdict(edit) for edit in row.edits] for row in rows],
-            pa.list_(pa.struct([(name, pa.type_for_alias(kind)) for name, kind in EDIT.items()])),
-        ),
+        "edits": _edits([row.edits for row in rows]),
     }
     with atomic_write(path) as file:
         pq.write_table(pa.table(columns), file, compression="zstd")
+
+
+def _edits(found: Sequence[Sequence[Edit]]) -> Any:
+    """The edits of each document as a column of lists."""
+    import pyarrow as pa
+
+    flat = [edit for own in found for edit in own]
+    columns = [pa.array([getattr(edit, name) for edit in flat], pa.type_for_alias(kind)) for name, kind in EDIT.items()]
+    ends = np.cumsum([0, *map(len, found)], dtype=np.int32)
+    return pa.ListArray.from_arrays(ends, pa.StructArray.from_arrays(columns, names=list(EDIT)))
 
 
 def _write_arrays(base: Path, rows: Sequence[Scored]) -> None:
