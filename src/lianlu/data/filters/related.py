@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import xxhash
 
-from lianlu.data.dedup.near_dedup import Hashes, bands, jaccard
+from lianlu.data.dedup.near_dedup import bands, jaccard
+from lianlu.data.rules.characters import Hashes
 from lianlu.data.rules.textview import TextView
 
 MIN_SHARED = 0.7
