@@ -61,13 +61,19 @@ def _print(cleaned: Cleaned, one: Explained) -> None:
 
     document, decision = one.document, one.decision
     verdict = decision.verdict
-    said = "kept" if verdict is None else f"dropped by {verdict.rule}: {verdict.value}, allowed {verdict.threshold}"
+    notes = {rule.rule: f" ({rule.note})" for rule in one.rules if rule.note}
+    said = "kept"
+    if verdict:
+        said = f"dropped by {verdict.rule}: {verdict.value}, allowed {verdict.threshold}{notes.get(verdict.rule, '')}"
     console.out(f"\n{document.id} in @{cleaned.artifact.manifest.step} ({cleaned.artifact.id}): {said}")
     facts = {"repeats": decision.repeats, "source": document.source, "path": document.path, "url": document.url}
     facts |= {"license": document.license, "date": document.date, "domain": document.domain, "language": document.lang}
     facts |= {"begins": " ".join(document.text[:EXCERPT_CHARS].split())}
     console.table(["what", "value"], [[key, value] for key, value in facts.items() if value])
-    rows = [[rule.rule, rule.value, _allowed(rule.rule, rule.threshold), "broken" if rule.broken else ""] for rule in one.rules]
+    rows = [
+        [own.rule, own.value, _allowed(own.rule, own.threshold) + notes.get(own.rule, ""), "broken" if own.broken else ""]
+        for own in one.rules
+    ]
     console.table(["rule", "value", "allowed", ""], rows)
     if one.edits:
         edits: list[list[Any]] = [[e.rule, e.start, document.text[e.start : e.end].strip()[:60], e.text] for e in one.edits[:20]]
@@ -79,7 +85,7 @@ def _allowed(rule: str, threshold: Any) -> str:
         return "off"
     if not isinstance(threshold, int | float):
         return str(threshold)
-    return f"{'at least' if rule.split('.')[1].startswith('min_') else 'at most'} {threshold:g}"
+    return f"{'at least' if rule.split('.')[1].startswith(('min_', 'top_')) else 'at most'} {threshold:g}"
 
 
 def _print_unread(cleaned: Cleaned, record: dict[str, Any]) -> None:
@@ -102,22 +108,24 @@ def tune(
     from lianlu.core.errors import ConfigError
     from lianlu.core.store import Store
     from lianlu.data.cleaned import open_cleaned
-    from lianlu.data.tune import border, moved, texts_of
+    from lianlu.data.tune import border, fraction_at, moved, texts_of
 
     found = open_cleaned(Store.locate(), within)
     if len(found) > 1:
         raise ConfigError("there are several cleaned artifacts", hint=f"choose one with --in: {_names(found)}")
     edge = border(found[0].scored, found[0].rules, rule, (domain, script, lang), samples)
     documents = texts_of(found[0].scored, [*edge.taken, *edge.left])
-    console.out(f"{rule}, threshold {edge.threshold:g}: {len(edge.taken)} documents it takes, {len(edge.left)} that pass")
+    told = f" ({edge.cut.told})" if edge.cut else " (off: it would take 5 % there)" if edge.is_off else ""
+    console.out(f"{rule}, threshold {edge.threshold:g}{told}: {len(edge.taken)} documents it takes, {len(edge.left)} that pass")
     answers = _ask([(place.value, documents[place]) for place in sorted(documents, key=lambda place: place.value)])
     limit = moved(rule, edge.threshold, answers)
-    family, key = rule.split(".")
-    where = ".".join(part for part in ("thresholds", family, lang or script or domain, key) if part)
     console.out(f"\n{len(answers)} answers: {rule} moves from {edge.threshold:g} to {limit:g}")
-    console.out(f"in a recipe: {where} = {limit:g}")
-    if apply and limit != edge.threshold:
-        _decide_anew(found[0], where, limit)
+    is_moved = limit != edge.threshold or (edge.is_off and bool(answers))
+    if edge.cut:
+        limit = fraction_at(found[0].scored, found[0].rules, edge.cut, limit) if is_moved else edge.cut.fraction
+    console.out(f"in a recipe: {edge.setting} = {limit:g}")
+    if apply and is_moved:
+        _decide_anew(found[0], edge.setting, limit)
 
 
 def _names(found: list[Cleaned]) -> str:

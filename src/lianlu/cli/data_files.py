@@ -64,11 +64,14 @@ def train_filter(
         str, typer.Option(help="What it tells: quality, fluency, advertisement, toxicity, porn, or a name of yours.")
     ] = "quality",
     positive: Annotated[str, typer.Option(help="The label of high scores, where that is not plain.")] = "",
+    unwanted: Annotated[
+        bool, typer.Option("--unwanted", help="High scores are to be dropped; known of advertisement, toxicity and porn.")
+    ] = False,
 ) -> None:
-    """Train a linear classifier from a seed list, for the rules filters.min_NAME and filters.max_NAME."""
+    """Train a linear classifier from a seed list, for the rules filters.min_NAME and top_NAME, or max_NAME and bottom_NAME."""
     from lianlu.data.train_filter import train_filter as train
 
-    train(seeds, out, name, positive)
+    train(seeds, out, name, positive, is_unwanted=unwanted)
 
 
 def forget(

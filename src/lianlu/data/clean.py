@@ -30,6 +30,7 @@ from lianlu.core.stage import Estimate
 from lianlu.core.store import Output
 from lianlu.data.dedup import line_dedup
 from lianlu.data.dedup.dedup_index import INDEX, write_index
+from lianlu.data.filters.given import check_given
 from lianlu.data.forgotten import forgotten_at
 from lianlu.data.read.html_extractor import Name as ExtractorName
 from lianlu.data.read.python_source import list_python
@@ -42,6 +43,7 @@ from lianlu.data.scores import cost
 from lianlu.data.scores.compare import Comparison, decided, duplicates, passing, take_lines
 from lianlu.data.scores.corpus import Corpus
 from lianlu.data.scores.cost import timed
+from lianlu.data.scores.cuts import check_earlier, with_cuts
 from lianlu.data.scores.decide import Rules
 from lianlu.data.scores.decisions import Decision
 from lianlu.data.scores.keep import STEPS, Totals, kept, recorded
@@ -109,8 +111,8 @@ class CleanConfig(Config):
     """A list of domains, one a line, for safety.max_blocked_domains; `datatrove`: the list installed with it."""
     unsafe_words: str = ""
     """A list of words or phrases with weights, for the rule safety.max_unsafe_words."""
-    filters: tuple[str, ...] = ()
-    """Filters made by `lianlu data train-filter`, for the rules filters.min_NAME and filters.max_NAME."""
+    filters: tuple[AnyArtifact, ...] = ()
+    """Filters made by `lianlu data train-filter`, for the rules filters.min_NAME, top_NAME, max_NAME, bottom_NAME."""
     model: AnyArtifact = ""
     """A checkpoint, or counts of a byte model (.npz), for perplexity and for the worth of context in long texts."""
     html_limit_s: float = Field(5.0, gt=0)
@@ -143,10 +145,13 @@ def estimate(config: CleanConfig) -> Estimate:
 
 def run(config: CleanConfig, out: Output) -> None:
     """Clean a source into `out`. Raises: DataError if there is nothing to read, nothing is left, or the alarm goes off."""
+    rules = Rules(tuple(config.rules), Thresholds(config.thresholds), tuple(config.languages))
+    check_given(rules.thresholds, config.rules, config.filters, config.model)
+    check_earlier(rules, list(map(Path, config.earlier)), config.domain)
     with _engine(config) as engine, _scratch(out.path / SCRATCH) as folder:
         corpus = _scored(config, out, engine)
-        thresholds = Thresholds(config.thresholds)
-        rules = Rules(tuple(config.rules), thresholds, tuple(config.languages))
+        with timed("decide", documents=0):
+            rules = with_cuts(rules, corpus, out.path)
         earlier = tuple(Path(path) / INDEX for path in config.earlier)
         comparison = Comparison(rules, earlier, folder, engine if len(corpus.chunks) > 2 else Here())
         with timed("decide", documents=len(corpus)):

@@ -10,6 +10,7 @@ from lianlu.core.errors import ArtifactError
 from lianlu.core.store import Artifact, Store
 from lianlu.data.clean import CleanConfig
 from lianlu.data.rules.thresholds import Thresholds
+from lianlu.data.scores.cuts import read_cuts
 from lianlu.data.scores.decide import Rules
 from lianlu.data.scores.scored import SCORED, SETTINGS
 
@@ -25,7 +26,8 @@ class Cleaned:
     @property
     def rules(self) -> Rules:
         """The rules as it applied them."""
-        return Rules(self.config.rules, Thresholds(self.config.thresholds), self.config.languages)
+        table = Thresholds(self.config.thresholds)
+        return Rules(self.config.rules, table, self.config.languages, read_cuts(self.artifact.path))
 
 
 def open_cleaned(store: Store, name: str = "") -> list[Cleaned]:

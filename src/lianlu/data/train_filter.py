@@ -1,7 +1,8 @@
 """`lianlu data train-filter SEEDS --out FILE`: a linear filter from seeds, with figures from texts it was not trained on.
 
 Seeds are a JSONL file of {"text", "label"} with two labels, or a folder with two folders of documents whose names are the
-labels. What is held out is chosen by a hash of the text, so that neither order nor repetition leaks; equal texts count once.
+labels. What is held out is chosen by a hash of the text, so that neither order nor repetition leaks; equal texts count once, and
+junk that was made of a good text is held out together with it (`filters.related`).
 InternLM2 (arXiv 2403.17297, section 3.1.1) trains BERT models for toxicity, porn, advertisement and fluency in this place.
 
 A linear filter knows the junk that it was shown, and little else: held-out figures of the seeds say nothing about another sort of
@@ -25,6 +26,7 @@ from lianlu.core.files import sha256_json
 from lianlu.data.filters import logistic
 from lianlu.data.filters.linear_filter import LinearFilter, quantised, save
 from lianlu.data.filters.ngrams import NgramSettings
+from lianlu.data.filters.related import relations
 from lianlu.data.read import extract, sources
 from lianlu.data.read.html_extractor import HtmlExtractor
 from lianlu.data.read.normalise import normalise
@@ -32,12 +34,14 @@ from lianlu.data.rules.thresholds import Verdict
 from lianlu.formats import jsonl
 
 UNWANTED = ("toxicity", "porn", "advertisement")
-"""Names of filters whose high scores are dropped; all others (quality, fluency) keep them."""
+"""Names of filters whose high scores are dropped; all others (quality, fluency) keep them unless told otherwise."""
 POSITIVES = ("1", "true", "yes", "positive")
 MIN_SEEDS = 10
 MAX_DOCUMENT_BYTES = 50_000_000
 HTML_LIMIT_S = 5.0
 SHOWN_THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9)
+MIN_AUC = 0.8
+"""Ours: below this one of five pairs of texts is in the wrong order, and what is dropped is hardly worse than what is kept."""
 Flags = npt.NDArray[np.bool_]
 Seed = tuple[str, str]
 """A text and its label."""
@@ -55,18 +59,25 @@ class Training:
 
 
 def train_filter(
-    seeds: Path, out: Path, name: str = "quality", positive: str = "", training: Training | None = None
+    seeds: Path,
+    out: Path,
+    name: str = "quality",
+    positive: str = "",
+    training: Training | None = None,
+    is_unwanted: bool = False,
 ) -> LinearFilter:
     """Train a filter, write it to `out`, print its held-out figures and return it.
 
-    `positive` is the label of high scores; it may be left out where that is plain (1, true, yes, positive, or `name`).
+    `positive` is the label of high scores; it may be left out where that is plain (1, true, yes, positive, or `name`). Documents
+    of high scores are dropped if the name is one of `UNWANTED`, or `is_unwanted`; else they are kept.
     Raises: DataError if the seeds cannot be read or are too few, ConfigError if the labels are not two.
     """
     if not name.isidentifier():
         raise ConfigError(f"a filter cannot be called {name!r}", hint="use letters, digits and _, for example quality")
     made = trained(list(read_seeds(seeds)), name, positive, training or Training())
+    made = replace(made, is_wanted=made.is_wanted and not is_unwanted)
     save(out, made)
-    _show(made)
+    _show(made, out)
     return made
 
 
@@ -75,8 +86,9 @@ def trained(seeds: Sequence[Seed], name: str, positive: str = "", training: Trai
     own = training or Training()
     labels = _labels({label for _, label in seeds}, name, positive)
     rows = sorted({(text[: own.max_chars], label) for text, label in seeds})
-    learnt = [row for row in rows if _share(row[0], own.seed) >= own.held_out]
-    held = [row for row in rows if _share(row[0], own.seed) < own.held_out]
+    is_held = [_share(rows[first][0], own.seed) < own.held_out for first in relations([text for text, _ in rows])]
+    learnt = [row for row, held_out in zip(rows, is_held, strict=True) if not held_out]
+    held = [row for row, held_out in zip(rows, is_held, strict=True) if held_out]
     for label in labels:
         _check_count(label, sum(row[1] == label for row in learnt), sum(row[1] == label for row in held))
     counts = logistic.counted([text for text, _ in learnt], own.ngrams)
@@ -150,7 +162,7 @@ def read_seeds(source: Path) -> Iterator[Seed]:
     if source.is_file() and jsonl.is_jsonl(source):
         found = _jsonl_seeds(source)
     elif source.is_dir():
-        found = (seed for folder in sorted(source.iterdir()) if folder.is_dir() for seed in _folder_seeds(folder))
+        found = (seed for folder in _folders(source) for seed in _folder_seeds(folder))
     else:
         raise DataError(
             f"{source} is neither JSONL nor a folder", hint='give lines of {"text", "label"}, or two folders of documents'
@@ -167,13 +179,24 @@ def read_seeds(source: Path) -> Iterator[Seed]:
         raise DataError(f"there are no seeds in {source}", hint='lines of {"text", "label"}, or two folders of documents')
 
 
+def _folders(source: Path) -> list[Path]:
+    return [path for path in sorted(source.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+
+
 def _jsonl_seeds(path: Path) -> Iterator[Seed | None]:
     for item in jsonl.read_records(path):
-        label = None if isinstance(item, jsonl.Rejected) else item.value.get("label")
-        if isinstance(item, jsonl.Rejected) or not isinstance(label, str | int) or not str(label) or not item.text.strip():
+        label = "" if isinstance(item, jsonl.Rejected) else _label(item.value.get("label"))
+        if isinstance(item, jsonl.Rejected) or not label or not item.text.strip():
             yield None
         else:
-            yield normalise(item.text), str(label)
+            yield normalise(item.text), label
+
+
+def _label(value: Any) -> str:
+    """A label as it is compared: 1.0, as tables of numbers write it, is 1; empty for what is none."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip() if isinstance(value, str | int) else ""
 
 
 def _folder_seeds(folder: Path) -> Iterator[Seed | None]:
@@ -191,8 +214,17 @@ def _folder_seeds(folder: Path) -> Iterator[Seed | None]:
         pages.close()
 
 
-def _show(made: LinearFilter) -> None:
+def _show(made: LinearFilter, out: Path) -> None:
+    """The figures, and how the filter is used."""
     found = made.figures
     held = f"{found['held_out_positive']} {made.labels[1]} and {found['held_out_negative']} {made.labels[0]}"
     console.out(f"filter {made.name}: trained on {found['texts_to_train_on']} texts; held out {held}: AUC {found['auc']:.4f}")
-    console.table(["score at least", "precision", "recall"], [list(row.values()) for row in found["at"]])
+    console.table([f"{made.labels[1]}, score at least", "precision", "recall"], [list(row.values()) for row in found["at"]])
+    side = "top" if made.is_wanted else "bottom"
+    console.out(f'high scores are {"kept" if made.is_wanted else "dropped"}, for example by filters=["{out}"] with')
+    console.out(
+        f"  thresholds.filters.{made.key} = 0.5, or thresholds.filters.{side}_{made.name} = 0.8 for a part of each domain"
+    )
+    if found["auc"] < MIN_AUC:
+        low, high = made.labels
+        console.warn(f"{low} and {high} are hardly told apart: take more seeds, or seeds that differ by their words")

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import lianlu
@@ -25,6 +26,8 @@ from lianlu.core.ray_pool import cluster
 from lianlu.core.store import LOGS, Output
 from lianlu.data import clean
 from lianlu.data.clean import CleanConfig
+from lianlu.data.filters.linear_filter import LinearFilter, save
+from lianlu.data.filters.ngrams import NgramSettings
 from lianlu.data.scores import scored
 
 pytestmark = pytest.mark.e2e
@@ -189,6 +192,19 @@ def test_a_node_may_go_in_the_middle(
 
     monkeypatch.setattr(clean, "Chunk", chunk)
     assert run(texts, tmp_path / "out", *on_ray(nodes)) == wanted
+
+
+def test_the_best_fraction_is_the_same_wherever_it_is_taken(texts: Path, tmp_path: Path, nodes: Any) -> None:
+    ngrams = NgramSettings((3,), (1,), 12)
+    weights = np.random.default_rng(1).integers(-999, 999, 1 << 12).astype(np.int16)
+    save(tmp_path / "filter", LinearFilter("quality", ("0", "1"), True, ngrams, weights, 0.01, 0.0))
+    asked = f"filters=['{tmp_path / 'filter'}']", "thresholds.filters.top_quality=0.4", "rules=['filters', 'near_dedup']"
+    ways = {"1": ("workers=1",), "2": ("workers=2",), "ray": on_ray(nodes)}
+    made = {name: run(texts, tmp_path / name, *asked, *more) for name, more in ways.items()}
+    assert made["1"] == made["2"] == made["ray"]
+    cuts = json.loads(made["1"]["decisions/top.json"])["cuts"]
+    assert {cut["domain"]: cut["kept"] / cut["documents"] for cut in cuts} == pytest.approx({"text": 0.4, "web": 0.4}, abs=0.05)
+    assert b"filters.top_quality" in made["1"]["rejected.jsonl"]
 
 
 @pytest.mark.parametrize("engine", ["local", "ray"])

@@ -1,4 +1,4 @@
-"""Linear filters: n-grams, training, file format, figures, the top fraction, and real data they were not trained on."""
+"""Linear filters: n-grams, training, file format, figures, and real data they were not trained on."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from safetensors.numpy import save as packed
 
 from lianlu.core.errors import ConfigError, DataError
+from lianlu.data import train_filter as train_filter_module
 from lianlu.data.filters import linear_filter, logistic, ngrams
 from lianlu.data.filters.linear_filter import LinearFilter
 from lianlu.data.filters.ngrams import NgramSettings, hashed, pieces
+from lianlu.data.filters.related import MAX_RELATED, relations
 from lianlu.data.rules.textview import TextView
-from lianlu.data.rules.top_fraction import in_top, top_thresholds
 from lianlu.data.train_filter import Training, auc, figures, train_filter, trained
 from lianlu.formats.documents import read_documents
 
@@ -134,6 +135,62 @@ def test_no_figure_comes_from_a_text_that_was_trained_on() -> None:
     assert made.figures["texts_to_train_on"] + made.figures["held_out_positive"] + made.figures["held_out_negative"] == 600
 
 
+def story(rng: random.Random) -> str:
+    """Sentences of one frame about things of their own."""
+    names = (["".join(rng.choices("bdfgklmnprst", k=4)) for _ in range(6)] for _ in range(5))
+    return " ".join("{} {} {} {} of the {} {}".format(*own) for own in names)
+
+
+def mixed(rng: random.Random, text: str) -> str:
+    words = text.split()
+    return " ".join(rng.sample(words, len(words)))
+
+
+def test_junk_that_was_made_of_a_good_text_is_held_out_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Held out apart, the words that only the two have speak for the wrong label, and a perfect filter looks like a coin."""
+    rng = random.Random(2)
+    good = [story(rng) for _ in range(120)]
+    rows = [(text, "fluent") for text in good] + [(mixed(rng, text), "junk") for text in good]
+    own = Training(NgramSettings((2, 3, 4), (1, 2), 16), held_out=0.3)
+    made = trained(rows, "fluency", "fluent", own)
+    assert made.figures["held_out_positive"] == made.figures["held_out_negative"] > 20
+    others = [story(rng) for _ in range(50)]
+    others += [mixed(rng, text) for text in others]
+    truth = auc(made.scores(others), np.array([True] * 50 + [False] * 50))
+    assert truth > 0.98
+    assert made.figures["auc"] == pytest.approx(truth, abs=0.02)
+    monkeypatch.setattr(train_filter_module, "relations", lambda texts: range(len(texts)))
+    assert trained(rows, "fluency", "fluent", own).figures["auc"] < 0.7
+
+
+def test_texts_are_related_by_their_words_unless_all_are() -> None:
+    rng = random.Random(4)
+    texts = [story(rng) for _ in range(6)] + ["今天天气很好我们去公园走走看看花草树木" * 3, "", "  "]
+    junk = [mixed(rng, text) for text in texts[:5]] + ["".join(rng.sample(texts[6], len(texts[6])))]
+    assert relations([*texts, *junk]) == [*range(9), 0, 1, 2, 3, 4, 6]
+    assert relations([*junk, *texts])[:6] == list(range(6))
+    assert relations(["buy this now and here"] * MAX_RELATED) == [0] * MAX_RELATED
+    assert relations(["buy this now and here"] * (MAX_RELATED + 1)) == list(range(MAX_RELATED + 1))
+
+
+def test_a_filter_says_how_it_is_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = seeds(120)
+    (tmp_path / "s.jsonl").write_text("\n".join(json.dumps({"text": t, "label": float(own == "spam")}) for t, own in rows))
+    wanted = train_filter(tmp_path / "s.jsonl", tmp_path / "f", "mine", training=SMALL)
+    assert (wanted.key, wanted.labels) == ("min_mine", ("0", "1"))
+    assert "thresholds.filters.min_mine = 0.5, or thresholds.filters.top_mine" in capsys.readouterr().out
+    unwanted = train_filter(tmp_path / "s.jsonl", tmp_path / "f", "mine", training=SMALL, is_unwanted=True)
+    assert unwanted.key == linear_filter.load(tmp_path / "f").key == "max_mine"
+    shown = capsys.readouterr()
+    assert "high scores are dropped" in shown.out
+    assert "hardly told apart" not in shown.err
+    rng = random.Random(5)
+    lots = [{"text": f"{text} {at}", "label": rng.choice("01")} for at, (text, _) in enumerate(seeds(500))]
+    (tmp_path / "s.jsonl").write_text("\n".join(map(json.dumps, lots)))
+    train_filter(tmp_path / "s.jsonl", tmp_path / "f", "mine", training=SMALL)
+    assert "hardly told apart" in capsys.readouterr().err
+
+
 def test_seeds_from_a_file_and_from_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = seeds(120)
     lines = [json.dumps({"text": text, "label": label}) for text, label in rows]
@@ -141,6 +198,7 @@ def test_seeds_from_a_file_and_from_folders(tmp_path: Path, capsys: pytest.Captu
     for number, (text, label) in enumerate(rows):
         (tmp_path / "folders" / label).mkdir(parents=True, exist_ok=True)
         (tmp_path / "folders" / label / f"{number}.txt").write_text(text)
+    (tmp_path / "folders" / ".cache").mkdir()
     first = train_filter(tmp_path / "seeds.jsonl", tmp_path / "a.filter", "quality", "good", SMALL)
     shown = capsys.readouterr()
     assert f"AUC {first.figures['auc']:.4f}" in shown.out
@@ -203,26 +261,6 @@ def test_figures_are_precision_and_recall() -> None:
     assert {row["threshold"]: (row["precision"], row["recall"]) for row in found["at"]} == {
         0.1: (0.5, 1), 0.3: (0.6667, 1), 0.5: (0.6667, 1), 0.7: (1, 1), 0.9: (1, 0.5),
     }  # fmt: skip
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from("ab")), min_size=1, max_size=40), st.floats(0.05, 1))
-def test_the_top_fraction_is_taken_domain_by_domain(rows: list[tuple[int, str]], fraction: float) -> None:
-    scores, domains = np.array([row[0] for row in rows], float), [row[1] for row in rows]
-    kept = in_top(scores, domains, fraction)
-    for domain in set(domains):
-        own = [score for score, name in rows if name == domain]
-        best = sorted(own, reverse=True)[: max(round(fraction * len(own)), 1)]
-        assert top_thresholds(scores, domains, fraction)[domain] == best[-1]
-        assert sorted(score for (score, name), keep in zip(rows, kept, strict=True) if keep and name == domain) == sorted(
-            score for score in own if score >= best[-1]
-        )
-
-
-def test_what_has_no_score_stays() -> None:
-    assert in_top(np.array([np.nan, 1.0, 2.0]), ["a", "a", "b"], 0.5).tolist() == [True, True, True]
-    with pytest.raises(ConfigError, match="fraction"):
-        in_top(np.array([1.0]), ["a"], 0)
 
 
 def test_real_texts_against_junk_made_another_way(shared_data: Path) -> None:

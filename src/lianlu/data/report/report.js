@@ -38,12 +38,14 @@
     const kinds = kind < 0 ? rule.counts.map((_, index) => index) : [kind];
     const counts = rule.counts[0].map((_, bar) => kinds.reduce((sum, index) => sum + rule.counts[index][bar], 0));
     const limits = [...new Set(kinds.map((index) => rule.limits[index]).filter((limit) => limit !== null))];
+    const cuts = [...new Set(kinds.map((index) => rule.cuts[index]).filter((cut) => cut !== null))];
     const broken = kinds.reduce((sum, index) => sum + rule.broken[index], 0);
-    return { rule, kind, counts, limits, broken, total: counts.reduce((a, b) => a + b, 0) };
+    return { rule, kind, counts, limits, cuts, broken, total: counts.reduce((a, b) => a + b, 0) };
   }
 
   function summary(now) {
-    const limits = now.limits.length ? word("threshold") + " " + now.limits.map(number).join(", ") : word("no_threshold");
+    const limits = now.limits.length ? word("threshold") + " " + now.limits.map(number).join(", ") +
+      (now.cuts.length ? " (" + now.cuts.join(", ") + ")" : "") : word("no_threshold");
     const share = now.total ? " (" + ((100 * now.broken) / now.total).toFixed(2) + " %)" : "";
     const taken = now.limits.length ? "; " + word("takes") + " " + number(now.broken) + share : "";
     return now.rule.name + ": " + number(now.total) + " " + word("documents") + "; " + limits + taken + ". " +

@@ -1,5 +1,7 @@
 """How the values of every rule are spread, by kind of text, and which documents are nearest to its threshold.
 
+A fraction that is kept (`top_x`) is a rule of its own beside the one that has its values.
+
 Twice over the chunks: first a sample of values says where the bars of a histogram stand, then all values are counted. Kept in
 memory are the sample and the counts, whatever the size of the corpus.
 """
@@ -17,6 +19,7 @@ import numpy.typing as npt
 
 from lianlu.data.report.excerpts import EXCERPT_CHARS, ID_CHARS, documents_at, shown
 from lianlu.data.rules.characters import mixed
+from lianlu.data.rules.top_fraction import value_of
 from lianlu.data.scores.columns import num_chunks
 from lianlu.data.scores.decide import Kind, Rules, is_broken, plain
 from lianlu.data.scores.scored import Chunk
@@ -97,12 +100,13 @@ def spreads(scored: Path, rules: Rules) -> dict[str, Any]:
     kinds, samples = _looked_over(scored)
     chosen = [kind for kind, _ in kinds.most_common(MAX_KINDS)]
     limits = [dict(rules.bounds(kind, samples)) for kind in chosen]
-    made = [Spread(name, samples[name], [*(_number(own.get(name)) for own in limits), None]) for name in samples]
+    names = dict.fromkeys([*samples, *(cut.rule for cut in rules.cuts if value_of(cut.rule) in samples)])
+    made = [Spread(name, samples[value_of(name)], [*(_number(own.get(name)) for own in limits), None]) for name in names]
     num_sides = 2 * sum(limit is not None for spread in made for limit in spread.limits)
     per_side = max(1, min(MAX_PER_SIDE, MAX_SAMPLES // max(num_sides, 1)))
     for number, signals, groups in _chunks(scored, chosen):
         for spread in made:
-            if (column := signals.get(spread.name)) is not None:
+            if (column := signals.get(value_of(spread.name))) is not None:
                 for kind, rows in groups.items():
                     known = rows[~np.isnan(column[rows])]
                     spread.add(kind, number, known, column[known], per_side)
@@ -114,8 +118,14 @@ def spreads(scored: Path, rules: Rules) -> dict[str, Any]:
         ],
         "others": others,
         "per_side": per_side,
-        "rules": _as_json(scored, made),
+        "rules": [own | {"cuts": _cuts(own["name"], rules, chosen)} for own in _as_json(scored, made)],
     }
+
+
+def _cuts(name: str, rules: Rules, chosen: Sequence[Kind]) -> list[str | None]:
+    """What fraction the threshold of a rule came from, for each kind and for the others."""
+    found = [rules.cut(name, kind) for kind in chosen]
+    return [*(shown(cut.told, ID_CHARS) if cut else None for cut in found), None]
 
 
 def _short(name: str) -> str:

@@ -1,15 +1,17 @@
 """Thresholds of the rules, and the verdict of a rule that is broken.
 
 The values live in `rules.toml` and `long_text.toml` beside this file: one table per family, one key per rule. A key `min_x`
-or `max_x` is the bound on x; `false` turns a rule off. A table inside a family (`[c4.docs]`, `[gopher_quality.cjk]`) holds what
-differs for a domain, a script or a language; where several apply, language wins over script over domain.
+or `max_x` is the bound on x, `top_x` or `bottom_x` the fraction of documents that is kept by x (`top_fraction`); `false` turns a
+rule off. A table inside a family (`[c4.docs]`, `[gopher_quality.cjk]`) holds what differs for a domain, a script or a language;
+where several apply, language wins over script over domain.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -17,6 +19,7 @@ from typing import Any
 
 from lianlu.core.config import Table, merge
 from lianlu.core.errors import ConfigError
+from lianlu.data.rules.top_fraction import is_fraction
 
 Limits = Mapping[str, Any]
 TABLES = ("rules.toml", "long_text.toml")
@@ -25,6 +28,8 @@ LINE_RULES = (
     "max_uppercase_letters", "max_numeric_lines", "max_counter_lines",
 )  # fmt: skip
 """Rules of C4 and RefinedWeb that take out lines instead of dropping documents."""
+FILTERS = "filters"
+_OF_A_FILTER = re.compile(r"(min|max|top|bottom)_[^\W\d]\w*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +85,17 @@ def _rule_names(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check(family: str, name: str, value: Any, names: Mapping[str, Any]) -> None:
-    if name not in names:
+    if name not in names and not (family == FILTERS and _OF_A_FILTER.fullmatch(name)):  # a filter may have any name
         raise ConfigError(f"unknown rule thresholds.{family}.{name}{_near(name, names)}", hint=f"rules: {', '.join(names)}")
-    wanted = list if isinstance(names[name], list) else (int, float)
+    wanted: Any = list if isinstance(names.get(name), list) else (int, float)
     if value is not False and (not isinstance(value, wanted) or value is True):
         raise ConfigError(
             f"thresholds.{family}.{name} is {value!r}",
             hint="give a list" if wanted is list else "give a number, or false to turn it off",
         )
+    if is_fraction(name) and value is not False and not 0 < float(value) <= 1:
+        hint = "give the part to keep, above 0 and up to 1, for example 0.3; false turns it off"
+        raise ConfigError(f"thresholds.{family}.{name} is {value!r}, which is no fraction of the documents", hint=hint)
 
 
 def _near(name: str, known: Iterable[str]) -> str:
@@ -117,14 +125,42 @@ class Thresholds:
             self._known[key] = limits
         return self._known[key]
 
+    def changed(self, family: str) -> Iterator[tuple[str, str]]:
+        """The rules that are on and differ from the shipped ones: the table in the family (empty: its own), and the key."""
+        before = shipped()[family]
+        for name, own in self._tables(family):
+            old = before.get(name, {}) if name else before
+            yield from ((name, key) for key, value in own.items() if value is not False and value != old.get(key))
+
+    def fractions(self, family: str) -> dict[str, list[str]]:
+        """The `top_x` and `bottom_x` that are set, in the order they are asked; the tables that set them (empty: its own)."""
+        found: dict[str, list[str]] = {}
+        for name, own in self._tables(family):
+            for key in own:
+                if is_fraction(key) and own[key] is not False:
+                    found.setdefault(key, []).append(name)
+        return dict(sorted(found.items()))
+
+    def _tables(self, family: str) -> list[tuple[str, Limits]]:
+        """The rules of a family by table: its own, then those for some texts."""
+        table = self._table[family]
+        inner = [(name, own) for name, own in table.items() if isinstance(own, Mapping)]
+        return [("", {key: value for key, value in table.items() if not isinstance(value, Mapping)}), *inner]
+
+    def part(self, family: str, key: str, script: str, lang: str) -> str:
+        """The language or script that a rule of a text is set for; empty: its domain, or all texts."""
+        tables = ((name, self._table[family].get(name)) for name in (lang, script) if name)
+        return next((name for name, own in tables if isinstance(own, Mapping) and key in own), "")
+
     def of_scores(self) -> Table:
         """The part that scores depend on: lists, lengths, and the bounds of rules for lines, which edit the text."""
         return {family: _scoring(table) for family, table in self._table.items()}
 
 
 def _scoring(table: Mapping[str, Any]) -> Table:
-    return {
+    own = {
         key: _scoring(value) if isinstance(value, Mapping) else value
         for key, value in table.items()
-        if key in LINE_RULES or not key.startswith(("min_", "max_"))
+        if key in LINE_RULES or not (key.startswith(("min_", "max_")) or is_fraction(key))
     }
+    return {key: value for key, value in own.items() if value != {}}  # a table of bounds alone is as good as none
