@@ -61,6 +61,8 @@ class Repository:
 
 
 def _text(path: Path) -> str:
+    if not path.is_file():  # a pipe would be waited for
+        return ""
     try:
         with open(path, "rb") as file:
             return file.read(licenses.MAX_BYTES).decode("utf-8", "replace")

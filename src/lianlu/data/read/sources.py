@@ -126,7 +126,18 @@ def expand(raws: list[Raw], text_fields: tuple[str, ...], max_bytes: int) -> Ite
     for raw in raws:
         if raw.verdict is not None or raw.kind not in CONTAINERS:
             yield raw
+        elif raw.kind != REPOSITORY and (reason := _locked(raw)):
+            yield replace(raw, kind=TEXT, verdict=Verdict("read.unreadable", reason, "a readable file"))
         elif raw.kind == RECORD:
             yield from records.read(raw, text_fields, max_bytes)
         else:
             yield from READERS[raw.kind](raw, max_bytes)
+
+
+def _locked(raw: Raw) -> str:
+    """Why a file cannot be opened, or empty."""
+    try:
+        open(raw.file, "rb").close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
