@@ -2,8 +2,9 @@
 
 Nothing is written to disk, so no name can lead out of a folder; names that try, links and devices are rejections. A member
 is unpacked up to the limit for documents and no further, archives inside archives are not opened, and an archive that
-unpacks to far more than its size is left as soon as that shows. A truncated tar gives the members before the break; a zip
-keeps its list of members at the end, so that a truncated one gives nothing.
+unpacks to far more than its size is left as soon as that shows. A truncated or damaged tar gives the members before the break
+and says that it broke off, also where its library takes damage for the end; a zip keeps its list of members at the end, so that
+a truncated one gives nothing.
 
 The licence files are found first, in a walk of their own, because members that need them may stand before them.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
-import gzip
+import io
 import lzma
 import re
 import tarfile
@@ -32,6 +33,7 @@ from lianlu.data.read.repository import Repository
 from lianlu.data.rules.thresholds import Verdict
 from lianlu.formats import jsonl
 from lianlu.formats.documents import Document
+from lianlu.formats.gzip_members import GzipMembers
 
 MAX_RATIO, FREE_BYTES = 200, 1 << 30
 """Unpacked bytes for each packed one, counted once this much has been unpacked: text packs to a fifth, a bomb to a thousandth."""
@@ -194,6 +196,18 @@ class _Header(tarfile.TarInfo):
     """A member's header. One that says that its long name or its further fields take megabytes would be read into memory."""
 
     @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> _Header:
+        """The next header. Raises: ReadError where the library would take a bad header, or none, for the end of the archive."""
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.EmptyHeaderError as error:  # type: ignore[attr-defined]
+            raise tarfile.ReadError("it has no end") from error
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from error
+
+    @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
         found = super().frombuf(buf, encoding, errors)
         if found.size > MAX_HEADER_BYTES and found.type not in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE):
@@ -204,9 +218,9 @@ class _Header(tarfile.TarInfo):
 class _Tar(_Archive):
     is_stream = True
 
-    def __init__(self, file: tarfile.TarFile, packed_bytes: int) -> None:
+    def __init__(self, file: tarfile.TarFile, stream: IO[bytes], packed_bytes: int) -> None:
         super().__init__(packed_bytes)
-        self._file = file
+        self._file, self._stream = file, stream
 
     def __iter__(self) -> Iterator[_Member]:
         for info in self._file:
@@ -215,6 +229,10 @@ class _Tar(_Archive):
             self.spend(info.size)
             date = datetime.fromtimestamp(info.mtime, UTC).isoformat() if 0 < info.mtime < 1 << 33 else ""
             yield _Member(info.name, info.size, info.isreg(), info.isdir(), info, date)
+        while rest := self._stream.read(1 << 20):
+            self.spend(len(rest))
+            if rest.strip(b"\0"):
+                raise tarfile.ReadError("more after its end")
 
     def read(self, member: _Member, max_bytes: int) -> bytes:
         file = self._file.extractfile(member.header)
@@ -234,7 +252,9 @@ def _opened(raw: Raw) -> Iterator[_Archive]:
             yield _Zip(stack.enter_context(zipfile.ZipFile(path)), raw.num_bytes)
         else:
             stream = stack.enter_context(_unpacked(path))
-            yield _Tar(stack.enter_context(tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header)), raw.num_bytes)
+            # read in blocks as small as those of the format: of a block in which its packing breaks off nothing is given
+            file = stack.enter_context(tarfile.open(fileobj=stream, mode="r|", bufsize=tarfile.BLOCKSIZE, tarinfo=_Header))
+            yield _Tar(file, stream, raw.num_bytes)
 
 
 @contextlib.contextmanager
@@ -243,9 +263,9 @@ def _unpacked(path: Path) -> Iterator[IO[bytes]]:
     if name.endswith((".bz2", ".xz")):
         with bz2.open(path) if name.endswith(".bz2") else lzma.open(path) as file:
             yield file
-    elif name.endswith(".tgz"):
-        with gzip.open(path) as file:
-            yield file  # type: ignore[misc]
+    elif name.endswith((".tgz", ".gz")):
+        with open(path, "rb") as raw:
+            yield io.BufferedReader(GzipMembers(raw), 1 << 16)
     else:
         with jsonl.open_bytes(path) as file:
             yield file
