@@ -34,6 +34,10 @@ class GzipMembers(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
+    def tell(self) -> int:
+        """How much has been given, in unpacked bytes."""
+        return self._unpacked - len(self._ready)
+
     def readinto(self, buffer: Any) -> int:
         while not self._ready:
             if not self._unpack():
