@@ -13,6 +13,7 @@ from lianlu.data.code.source_file import path_of
 from lianlu.data.read import front_matter, html_head, pdf, sources
 from lianlu.data.read.encodings import decoded
 from lianlu.data.read.html_extractor import HtmlExtractor
+from lianlu.data.read.http_body import in_utf8
 from lianlu.data.read.media import marked
 from lianlu.data.read.python_source import module_documents, package_document
 from lianlu.data.read.sources import Raw
@@ -67,6 +68,7 @@ def _record(document: Document) -> Document:
 
 
 def _page(raw: Raw, content: bytes, pages: HtmlExtractor) -> Document | Verdict:
+    content = in_utf8(content, html_head.charset(content))
     text = pages.extract(content)
     if isinstance(text, Verdict):
         return text
