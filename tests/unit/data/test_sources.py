@@ -132,3 +132,10 @@ def test_packed_records_that_unpack_to_any_size_or_break_off_are_named(tmp_path:
         assert found[-1] == "truncated archive"
         assert name.endswith("zst") or len(found) > 100
     assert verdicts("odd.jsonl")[1].startswith("not UTF-8")
+
+
+def test_a_pipe_or_a_device_is_no_source(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for source in (tmp_path / "pipe", Path("/dev/null")):
+        with pytest.raises(DataError, match="neither a file nor a folder"):
+            list_files(source)

@@ -21,6 +21,8 @@ from lianlu.data.rules.thresholds import Verdict
 from lianlu.formats.documents import Document
 
 NOTEBOOK = "jupyter"
+LFS_POINTER, LFS_BYTES = b"version https://git-lfs.github.com/spec/", 1024
+"""How the few lines begin that stand for a large file which was not fetched."""
 
 
 def read(raw: Raw, max_bytes: int) -> bytes | str | Verdict:
@@ -37,6 +39,8 @@ def read(raw: Raw, max_bytes: int) -> bytes | str | Verdict:
         return Verdict("read.unreadable", error.strerror or "", "a readable file")
     if not content.strip():
         return Verdict("read.empty", 0, 1)
+    if content.startswith(LFS_POINTER) and len(content) < LFS_BYTES:
+        return Verdict("read.lfs_pointer", len(content), "the file it stands for: git lfs pull")
     if raw.kind in (sources.HTML, sources.PDF):
         return content
     return decoded(content, raw.lang)

@@ -54,6 +54,8 @@ def list_files(source: Path) -> Listing:
     """Everything below a folder, or one file. Raises: DataError if there is nothing."""
     if not source.exists():
         raise DataError(f"there is no {source}", hint="check the path of source; `python` stands for Python's own sources")
+    if not source.is_file() and not source.is_dir():
+        raise DataError(f"{source} is neither a file nor a folder", hint="pipes and devices are not read: write to a file first")
     if source.is_file():
         listing = Listing([_file(source, source.name)])
     elif git.is_repository(source):
