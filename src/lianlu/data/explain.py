@@ -26,12 +26,19 @@ class Explained:
 
 
 def explain(artifact: Path, scored: Path, name: str, rules: Rules) -> list[Explained]:
-    """All documents that were read under the id `name`; `scored` is the folder of the scores the artifact was made from."""
+    """All documents that were read under the id or from the address `name`; `scored` holds the scores of the artifact."""
     return [
         _explained(artifact, chunk, number, row, rules)
         for number, chunk in enumerate(chunks_in(scored))
-        for row in chunk.rows_of(name)
+        for row in _rows(chunk, name)
     ]
+
+
+def _rows(chunk: Chunk, name: str) -> list[int]:
+    found = chunk.rows_of(name)
+    if found or "://" not in name:
+        return found
+    return [row for row, document in enumerate(chunk.documents()) if document.url == name]
 
 
 def unread(artifact: Path, name: str) -> list[dict[str, Any]]:
