@@ -16,6 +16,7 @@ import contextlib
 import io
 import lzma
 import re
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -39,7 +40,7 @@ MAX_RATIO, FREE_BYTES = 200, 1 << 30
 """Unpacked bytes for each packed one, counted once this much has been unpacked: text packs to a fifth, a bomb to a thousandth."""
 MAX_HEADER_BYTES = 1 << 20
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, OSError, zlib.error, lzma.LZMAError,
-           zstandard.ZstdError, NotImplementedError, RuntimeError, ValueError, OverflowError)  # fmt: skip
+           zstandard.ZstdError, struct.error, NotImplementedError, RuntimeError, ValueError, OverflowError)  # fmt: skip
 _SUFFIX = re.compile(r"\.(?:zip|tgz|tar(?:\.\w+)?)$", re.IGNORECASE)
 _DRIVE = re.compile(r"[A-Za-z]:")
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -126,10 +127,11 @@ def _raw(raw: Raw, archive: _Archive, member: _Member, repository: Repository | 
         return rejected(raw, name, verdict, member.num_bytes)
     try:
         content = archive.read(member, max_bytes + 1)
-    except (RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        if archive.is_stream:
+    except _DAMAGE as error:
+        if archive.is_stream or isinstance(error, _BombError):
             raise
-        return rejected(raw, name, Verdict("read.damaged", str(error)[:200], "a member that can be unpacked"), member.num_bytes)
+        reason = jsonl.damage(error) if isinstance(error, EOFError) else str(error)[:200]
+        return rejected(raw, name, Verdict("read.damaged", reason, "a member that can be unpacked"), member.num_bytes)
     if len(content) > max_bytes:
         return rejected(raw, name, Verdict("read.max_bytes", f"over {max_bytes}", max_bytes), len(content))
     document = repository.document(name, path) if repository else Document(name, "", domain=DOMAINS[kind_of(path)], path=name)
@@ -149,6 +151,10 @@ def _hopeless(member: _Member, path: str, max_bytes: int) -> Verdict | None:
     return None
 
 
+class _BombError(OSError):
+    """An archive that unpacks to more than any honest one."""
+
+
 class _Archive:
     """A walk through an archive that counts what it unpacks. Subclasses say where members come from."""
 
@@ -159,10 +165,10 @@ class _Archive:
         self._allowed = max(FREE_BYTES, packed_bytes * MAX_RATIO)
 
     def spend(self, num_bytes: int) -> None:
-        """Count unpacked bytes. Raises: OSError once an archive has unpacked to more than any honest one."""
+        """Count unpacked bytes. Raises: _BombError once an archive has unpacked to more than any honest one."""
         self._allowed -= num_bytes
         if self._allowed < 0:
-            raise OSError(f"unpacks to more than {MAX_RATIO} times its size")
+            raise _BombError(f"unpacks to more than {MAX_RATIO} times its size")
 
     def __iter__(self) -> Iterator[_Member]:
         raise NotImplementedError
