@@ -33,7 +33,11 @@ def add_verbs(app: typer.Typer) -> None:
 
 
 def explain(
-    name: Annotated[str, typer.Argument(metavar="ID", help="The id of a document, as it was read.")], within: In = ""
+    name: Annotated[
+        str,
+        typer.Argument(metavar="ID", help="The id or address of a document, as it was read; or its id as written, such as x~2."),
+    ],
+    within: In = "",
 ) -> None:
     """Why was a document kept or dropped: every rule with its value and threshold, its edits, what it repeats."""
     from lianlu.core.errors import DataError
@@ -133,13 +137,19 @@ def _names(found: list[Cleaned]) -> str:
 
 
 def _ask(shown: list[tuple[float, Document]]) -> list[tuple[float, bool]]:
-    """Show documents one by one and ask about each; q ends it."""
+    """Show documents one by one and ask about each; q ends it. Raises: DataError at Ctrl-C or where the input ends."""
     from lianlu.core import console
+    from lianlu.core.errors import DataError
 
     answers = []
     for number, (value, document) in enumerate(shown, 1):
         console.out(f"\n--- {number} of {len(shown)}: {document.id}, value {value:g}\n{document.text[:SHOWN_CHARS]}")
-        answer = typer.prompt("worth keeping? y, n, s to skip, q to end", default="s", show_default=False)[:1].lower()
+        try:
+            answer = typer.prompt("worth keeping? y, n, s to skip, q to end", default="s", show_default=False)[:1].lower()
+        except typer.Abort as stop:
+            raise DataError(
+                "stopped before the end, nothing was changed", hint="q ends it and counts the answers so far"
+            ) from stop
         if answer == "q":
             break
         if answer in ("y", "n"):

@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -124,10 +124,39 @@ def sha256_json(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def walk(folder: Path, on_error: Callable[[OSError], None] | None = None) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As `os.walk` from above, but however deep: each folder, the names of folders in it (those left are walked) and of the rest.
+
+    Before Python 3.12 `os.walk` calls itself for each level, up to its limit of a thousand.
+    """
+    waiting = [os.fspath(folder)]
+    while waiting:
+        root = waiting.pop()
+        folders, names = list[str](), list[str]()
+        try:
+            with os.scandir(root) as entries:
+                for entry in entries:
+                    (folders if _is_folder(entry) else names).append(entry.name)
+        except OSError as error:
+            if on_error is not None:
+                on_error(error)
+            continue
+        yield root, folders, names
+        below = (os.path.join(root, name) for name in reversed(folders))
+        waiting += [path for path in below if not os.path.islink(path)]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
 def files_below(folder: Path) -> list[Path]:
     """Every regular file below `folder`, in sorted order; hidden files and folders are left out."""
     found: list[Path] = []
-    for root, folders, names in os.walk(folder):
+    for root, folders, names in walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found.extend(Path(root, name) for name in sorted(names) if not name.startswith("."))
     return [path for path in found if path.is_file()]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from lianlu.core.errors import DataError
 from lianlu.data.rules.edits import Edit
+from lianlu.data.scores.columns import columns_of, decision_columns
 from lianlu.data.scores.decide import Rules, RuleValue
 from lianlu.data.scores.decisions import Decision, read_decision
 from lianlu.data.scores.scored import Chunk, chunks_in
+from lianlu.data.scores.unique import COPY
 from lianlu.formats.documents import Document
 
 
@@ -26,12 +29,34 @@ class Explained:
 
 
 def explain(artifact: Path, scored: Path, name: str, rules: Rules) -> list[Explained]:
-    """All documents that were read under the id `name`; `scored` is the folder of the scores the artifact was made from."""
-    return [
-        _explained(artifact, chunk, number, row, rules)
-        for number, chunk in enumerate(chunks_in(scored))
-        for row in chunk.rows_of(name)
-    ]
+    """All documents that were read under the id or from the address `name`; `scored` holds the scores of the artifact.
+
+    A name that none was read under may be an id as it was written (`x~2`).
+    """
+    chunks = chunks_in(scored)
+    places = [(number, row) for number, chunk in enumerate(chunks) for row in _rows(chunk, name)]
+    if not places and COPY.search(name):
+        places = _written(artifact, len(chunks), name)
+    return [_explained(artifact, chunks[number], number, row, rules) for number, row in places]
+
+
+def _written(artifact: Path, num_chunks: int, name: str) -> list[tuple[int, int]]:
+    """Chunk and row of the document that was written under an id: kept documents are written in the order they were read."""
+    parts = (columns_of(path, "id")[0] for path in sorted(artifact.glob("part-*.parquet")))
+    place = next((place for place, own in enumerate(chain.from_iterable(parts)) if own == name), -1)
+    for number in range(num_chunks) if place >= 0 else ():
+        kept = [row for row, rule in enumerate(decision_columns(artifact, number, "rule")[0]) if not rule]
+        if place < len(kept):
+            return [(number, kept[place])]
+        place -= len(kept)
+    return []
+
+
+def _rows(chunk: Chunk, name: str) -> list[int]:
+    found = chunk.rows_of(name)
+    if found or "://" not in name:
+        return found
+    return [row for row, document in enumerate(chunk.documents()) if document.url == name]
 
 
 def unread(artifact: Path, name: str) -> list[dict[str, Any]]:

@@ -225,6 +225,15 @@ def _learned(nodes: dict[str, Node], found: list[Holder]) -> list[Artifact]:
     return [artifact for artifact in made if artifact is not None and artifact.manifest.kind in LEARNED]
 
 
+NOT_READ = ("filters", "model")
+"""Inputs that judge texts: no document is read from them."""
+
+
 def _outside(found: list[Holder]) -> list[str]:
-    records = [record for holder in found for record in holder.artifact.manifest.inputs if not record.artifact]
+    records = [
+        record
+        for holder in found
+        for record in holder.artifact.manifest.inputs
+        if not record.artifact and record.field not in NOT_READ
+    ]
     return sorted({record.path or record.written for record in records})

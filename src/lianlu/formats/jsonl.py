@@ -23,6 +23,7 @@ import zstandard
 
 from lianlu.core.errors import DataError
 from lianlu.core.files import atomic_write
+from lianlu.formats.gzip_members import GzipMembers
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson")
 TEXT_FIELDS = ("text", "content")
@@ -125,8 +126,7 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
             raise DataError(f"cannot read {path}: {error.strerror}", hint="check the path and its permissions") from error
         name = path.name.lower()
         if name.endswith(".gz"):
-            with gzip.GzipFile(fileobj=raw) as file:
-                yield io.BufferedReader(file, 1 << 16)
+            yield io.BufferedReader(GzipMembers(raw), 1 << 16)
         elif name.endswith(".zst"):
             yield io.BufferedReader(_ZstdReader(raw), 1 << 16)
         else:

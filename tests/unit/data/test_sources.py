@@ -145,3 +145,27 @@ def test_a_listing_holds_no_files(tmp_path: Path) -> None:
     assert (listing.num_files, listing.num_bytes) == (2000, 8000)
     assert held < 2000 * 16
     assert len(list(listing.raws)) == len(list(listing.raws)) == 2000
+
+
+def test_a_pipe_or_a_device_is_no_source(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for source in (tmp_path / "pipe", Path("/dev/null")):
+        with pytest.raises(DataError, match="neither a file nor a folder"):
+            list_files(source)
+
+
+def test_a_folder_nobody_may_read_is_a_rejection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "locked"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text("text")
+
+    def scandir(path: str) -> object:
+        if path.endswith("locked"):
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    scan = os.scandir
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert {raw.id: raw.verdict and raw.verdict.rule for raw in list_files(tmp_path).raws} == {
+        "a/a.txt": None, "locked": "read.unreadable",
+    }  # fmt: skip

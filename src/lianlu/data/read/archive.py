@@ -2,8 +2,9 @@
 
 Nothing is written to disk, so no name can lead out of a folder; names that try, links and devices are rejections. A member
 is unpacked up to the limit for documents and no further, archives inside archives are not opened, and an archive that
-unpacks to far more than its size is left as soon as that shows. A truncated tar gives the members before the break; a zip
-keeps its list of members at the end, so that a truncated one gives nothing.
+unpacks to far more than its size is left as soon as that shows. A truncated or damaged tar gives the members before the break
+and says that it broke off, also where its library takes damage for the end; a zip keeps its list of members at the end, so that
+a truncated one gives nothing.
 
 The licence files are found first, in a walk of their own, because members that need them may stand before them.
 """
@@ -12,9 +13,10 @@ from __future__ import annotations
 
 import bz2
 import contextlib
-import gzip
+import io
 import lzma
 import re
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -33,12 +35,13 @@ from lianlu.data.read.repository import Repository
 from lianlu.data.rules.thresholds import Verdict
 from lianlu.formats import jsonl
 from lianlu.formats.documents import Document
+from lianlu.formats.gzip_members import GzipMembers
 
 MAX_RATIO, FREE_BYTES = 200, 1 << 30
 """Unpacked bytes for each packed one, counted once this much has been unpacked: text packs to a fifth, a bomb to a thousandth."""
 MAX_HEADER_BYTES = 1 << 20
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, OSError, zlib.error, lzma.LZMAError,
-           zstandard.ZstdError, NotImplementedError, RuntimeError, ValueError, OverflowError)  # fmt: skip
+           zstandard.ZstdError, struct.error, NotImplementedError, RuntimeError, ValueError, OverflowError)  # fmt: skip
 _SUFFIX = re.compile(r"\.(?:zip|tgz|tar(?:\.\w+)?)$", re.IGNORECASE)
 _DRIVE = re.compile(r"[A-Za-z]:")
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -126,10 +129,11 @@ def _raw(raw: Raw, archive: _Archive, member: _Member, repository: Repository | 
         return rejected(raw, name, verdict, member.num_bytes)
     try:
         content = archive.read(member, max_bytes + 1)
-    except (RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        if archive.is_stream:
+    except _DAMAGE as error:
+        if archive.is_stream or isinstance(error, _BombError):
             raise
-        return rejected(raw, name, Verdict("read.damaged", str(error)[:200], "a member that can be unpacked"), member.num_bytes)
+        reason = jsonl.damage(error) if isinstance(error, EOFError) else str(error)[:200]
+        return rejected(raw, name, Verdict("read.damaged", reason, "a member that can be unpacked"), member.num_bytes)
     if len(content) > max_bytes:
         return rejected(raw, name, Verdict("read.max_bytes", f"over {max_bytes}", max_bytes), len(content))
     document = repository.document(name, path) if repository else Document(name, "", domain=DOMAINS[kind_of(path)], path=name)
@@ -149,6 +153,10 @@ def _hopeless(member: _Member, path: str, max_bytes: int) -> Verdict | None:
     return None
 
 
+class _BombError(OSError):
+    """An archive that unpacks to more than any honest one."""
+
+
 class _Archive:
     """A walk through an archive that counts what it unpacks. Subclasses say where members come from."""
 
@@ -159,10 +167,10 @@ class _Archive:
         self._allowed = max(FREE_BYTES, packed_bytes * MAX_RATIO)
 
     def spend(self, num_bytes: int) -> None:
-        """Count unpacked bytes. Raises: OSError once an archive has unpacked to more than any honest one."""
+        """Count unpacked bytes. Raises: _BombError once an archive has unpacked to more than any honest one."""
         self._allowed -= num_bytes
         if self._allowed < 0:
-            raise OSError(f"unpacks to more than {MAX_RATIO} times its size")
+            raise _BombError(f"unpacks to more than {MAX_RATIO} times its size")
 
     def __iter__(self) -> Iterator[_Member]:
         raise NotImplementedError
@@ -196,6 +204,18 @@ class _Header(tarfile.TarInfo):
     """A member's header. One that says that its long name or its further fields take megabytes would be read into memory."""
 
     @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> _Header:
+        """The next header. Raises: ReadError where the library would take a bad header, or none, for the end of the archive."""
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.EmptyHeaderError as error:  # type: ignore[attr-defined]
+            raise tarfile.ReadError("it has no end") from error
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from error
+
+    @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
         found = super().frombuf(buf, encoding, errors)
         if found.size > MAX_HEADER_BYTES and found.type not in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE):
@@ -206,9 +226,9 @@ class _Header(tarfile.TarInfo):
 class _Tar(_Archive):
     is_stream = True
 
-    def __init__(self, file: tarfile.TarFile, packed_bytes: int) -> None:
+    def __init__(self, file: tarfile.TarFile, stream: IO[bytes], packed_bytes: int) -> None:
         super().__init__(packed_bytes)
-        self._file = file
+        self._file, self._stream = file, stream
 
     def __iter__(self) -> Iterator[_Member]:
         for info in self._file:
@@ -217,6 +237,10 @@ class _Tar(_Archive):
             self.spend(info.size)
             date = datetime.fromtimestamp(info.mtime, UTC).isoformat() if 0 < info.mtime < 1 << 33 else ""
             yield _Member(info.name, info.size, info.isreg(), info.isdir(), info, date)
+        while rest := self._stream.read(1 << 20):
+            self.spend(len(rest))
+            if rest.strip(b"\0"):
+                raise tarfile.ReadError("more after its end")
 
     def read(self, member: _Member, max_bytes: int) -> bytes:
         file = self._file.extractfile(member.header)
@@ -236,7 +260,9 @@ def _opened(raw: Raw) -> Iterator[_Archive]:
             yield _Zip(stack.enter_context(zipfile.ZipFile(path)), raw.num_bytes)
         else:
             stream = stack.enter_context(_unpacked(path))
-            yield _Tar(stack.enter_context(tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header)), raw.num_bytes)
+            # read in blocks as small as those of the format: of a block in which its packing breaks off nothing is given
+            file = stack.enter_context(tarfile.open(fileobj=stream, mode="r|", bufsize=tarfile.BLOCKSIZE, tarinfo=_Header))
+            yield _Tar(file, stream, raw.num_bytes)
 
 
 @contextlib.contextmanager
@@ -245,9 +271,9 @@ def _unpacked(path: Path) -> Iterator[IO[bytes]]:
     if name.endswith((".bz2", ".xz")):
         with bz2.open(path) if name.endswith(".bz2") else lzma.open(path) as file:
             yield file
-    elif name.endswith(".tgz"):
-        with gzip.open(path) as file:
-            yield file  # type: ignore[misc]
+    elif name.endswith((".tgz", ".gz")):
+        with open(path, "rb") as raw:
+            yield io.BufferedReader(GzipMembers(raw), 1 << 16)
     else:
         with jsonl.open_bytes(path) as file:
             yield file

@@ -3,6 +3,8 @@
 GB18030 has no mark, and the bytes of other encodings are often valid in it. So it is taken for Chinese alone: nearly all that is
 no ASCII has to be Chinese characters and marks, and the commonest of them have to be there as often as in any Chinese text. Other
 encodings are not guessed, since a wrong guess is a text that nobody wrote; the rejection says at which byte UTF-8 ends.
+
+A byte order mark is two bytes that may begin anything: what follows has to be characters that exist.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import codecs
 import io
 import re
 import tokenize
+import unicodedata
 
 from lianlu.data.rules.thresholds import Verdict
 
@@ -22,6 +25,8 @@ _MARKS = (
 MIN_CHARS, MIN_CHINESE, MIN_COMMON = 20, 0.95, 0.08
 """Ours: of 2,392 real Chinese texts 2,343 are taken (the others draw with characters), of 492 of them in Big5 none."""
 _SAMPLE_CHARS = 20_000
+MAX_NO_CHARS = 0.01
+"""Ours: the share of control characters and unassigned code points in a text with a byte order mark; new emoji are few."""
 _NO_ASCII = re.compile(r"[^\x00-\x7f]+")
 _CHINESE = re.compile("[\u4e00-\u9fff\u3000-\u303f\uff00-\uffef\u2010-\u2027\u2030-\u203b\u00b7\u00d7]")
 _HAN = re.compile("[\u4e00-\u9fff]")
@@ -37,17 +42,30 @@ def decoded(content: bytes, lang: str) -> str | Verdict:
         return Verdict("read.binary", content.index(b"\0"), "no zero byte")
     encoding = encoding or (_declared(content) if lang == "python" else "utf-8-sig")
     try:
-        return content.decode(encoding)
-    except UnicodeDecodeError as error:
+        text = content.decode(encoding)
+    except UnicodeError as error:
         chinese = _chinese(content) if encoding == "utf-8-sig" else ""
-        return chinese or Verdict("read.encoding", f"byte {error.start}", encoding.removesuffix("-sig"))
+        place = f"byte {error.start}" if isinstance(error, UnicodeDecodeError) else str(error)
+        return chinese or Verdict("read.encoding", place, encoding.removesuffix("-sig"))
+    if encoding in ("utf-16", "utf-32") and not _is_text(text):
+        return Verdict("read.encoding", "no characters", encoding)
+    return text
+
+
+def _is_text(text: str) -> bool:
+    """Whether nearly all of this is characters that exist."""
+    sample = text[:_SAMPLE_CHARS]
+    return sum(unicodedata.category(char) in ("Cc", "Cn") and char not in "\t\n\r\f\v" for char in sample) <= MAX_NO_CHARS * len(
+        sample
+    )
 
 
 def _declared(content: bytes) -> str:
-    """The encoding a Python source declares; UTF-8 if it declares nonsense."""
+    """The encoding a Python source declares; UTF-8 if it declares nonsense, or what turns ASCII into something else."""
     try:
-        return tokenize.detect_encoding(io.BytesIO(content).readline)[0]
-    except SyntaxError:
+        name = tokenize.detect_encoding(io.BytesIO(content).readline)[0]
+        return name if b"coding".decode(name) == "coding" else "utf-8-sig"
+    except (SyntaxError, LookupError, ValueError):
         return "utf-8-sig"
 
 

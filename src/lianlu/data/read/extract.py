@@ -13,6 +13,7 @@ from lianlu.data.code.source_file import path_of
 from lianlu.data.read import front_matter, html_head, pdf, sources
 from lianlu.data.read.encodings import decoded
 from lianlu.data.read.html_extractor import HtmlExtractor
+from lianlu.data.read.http_body import in_utf8
 from lianlu.data.read.media import marked
 from lianlu.data.read.python_source import module_documents, package_document
 from lianlu.data.read.sources import Raw
@@ -20,6 +21,8 @@ from lianlu.data.rules.thresholds import Verdict
 from lianlu.formats.documents import Document
 
 NOTEBOOK = "jupyter"
+LFS_POINTER, LFS_BYTES = b"version https://git-lfs.github.com/spec/", 1024
+"""How the few lines begin that stand for a large file which was not fetched."""
 
 
 def read(raw: Raw, max_bytes: int) -> bytes | str | Verdict:
@@ -36,6 +39,8 @@ def read(raw: Raw, max_bytes: int) -> bytes | str | Verdict:
         return Verdict("read.unreadable", error.strerror or "", "a readable file")
     if not content.strip():
         return Verdict("read.empty", 0, 1)
+    if content.startswith(LFS_POINTER) and len(content) < LFS_BYTES:
+        return Verdict("read.lfs_pointer", len(content), "the file it stands for: git lfs pull")
     if raw.kind in (sources.HTML, sources.PDF):
         return content
     return decoded(content, raw.lang)
@@ -67,6 +72,7 @@ def _record(document: Document) -> Document:
 
 
 def _page(raw: Raw, content: bytes, pages: HtmlExtractor) -> Document | Verdict:
+    content = in_utf8(content, html_head.charset(content))
     text = pages.extract(content)
     if isinstance(text, Verdict):
         return text

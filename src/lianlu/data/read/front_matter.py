@@ -12,9 +12,11 @@ import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from lianlu.data.read.plain import plain
 from lianlu.formats.documents import Document
 
 MAX_CHARS = 20_000
+MAX_DEPTH = 20
 _FENCED = re.compile(r"\A(---|\+\+\+)[ \t]*\n(.*?\n)(?:\1|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _LINKED = re.compile(r"\A(?:\[#\]:[^\n]*+\n)+")
 _LINK = re.compile(r"\[#\]:([^\n]*)")
@@ -41,31 +43,28 @@ def split(text: str) -> tuple[dict[str, Any], str]:
 
 def _fenced(found: re.Match[str]) -> dict[str, Any]:
     try:
-        value = tomllib.loads(found[2]) if found[1] == "+++" else _yaml(found[2])
-    except ValueError:
+        value = plain(tomllib.loads(found[2]) if found[1] == "+++" else _yaml(found[2]), MAX_DEPTH)
+    except (ValueError, RecursionError):
         return {}
-    return {str(key).lower(): _plain(one) for key, one in value.items()} if isinstance(value, dict) else {}
+    return {key.lower(): one for key, one in value.items()} if isinstance(value, dict) else {}
 
 
 def _yaml(text: str) -> Any:
-    """A YAML document of strings, lists and mappings. Raises: ValueError, also for aliases, which can unfold to any size."""
+    """A YAML document of strings, lists and mappings.
+
+    Raises: ValueError, also for aliases, which can unfold to any size, and for depths, which take the library long.
+    """
     import yaml  # type: ignore[import-untyped]
 
+    depth = 0
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.BaseLoader)):
-            raise ValueError("aliases")
+        for event in yaml.parse(text, yaml.BaseLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > MAX_DEPTH:
+                raise ValueError("aliases, or too many levels")
         return yaml.load(text, yaml.BaseLoader)
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(str(error)) from error
-
-
-def _plain(value: Any) -> Any:
-    """A JSON value; what JSON lacks (a date of TOML) as it is written."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_plain(one) for one in value]
-    return value if isinstance(value, str | bool | int) or value is None else str(value)
 
 
 def _linked(found: re.Match[str]) -> dict[str, Any]:

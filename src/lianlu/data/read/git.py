@@ -18,7 +18,6 @@ from pathlib import Path, PurePosixPath
 
 from lianlu.core.errors import MissingExtraError
 from lianlu.data.licences.folders import licence_of_folder, tells_licence
-from lianlu.data.licences.texts import MAX_BYTES
 from lianlu.data.read.raw import CONTAINERS, REPOSITORY, Raw, kind_of, language_of, printable, rejected
 from lianlu.data.read.repository import Repository
 from lianlu.data.rules.thresholds import Verdict
@@ -26,6 +25,8 @@ from lianlu.data.rules.thresholds import Verdict
 _OPTIONS = ("--no-pager", "--no-replace-objects", "-c", "core.fsmonitor=false")
 _ADDRESS = re.compile(r"(?:https?|ssh|git)://(?:[^/@\s]*@)?([\w.-]+\.\w+)(?::\d+)?/(\S+)|git@([\w.-]+):(\S+)")
 _COMMITTER = re.compile(rb"^committer .*> (\d{1,11}) [+-]\d{4}$", re.MULTILINE)
+MAX_BYTES = 1 << 24
+"""Of a commit or a licence file no more is held."""
 _LINK, _SUBMODULE = "120000", "160000"
 
 
@@ -81,9 +82,11 @@ def _file(raw: Raw, entry: _Entry, repository: Repository, blobs: _Objects, max_
     name = f"{raw.path}/{entry.path}"
     if verdict := _hopeless(entry, max_bytes):
         return rejected(raw, name, verdict, entry.num_bytes)
-    _, content = blobs.read(entry.sha)
+    _, content = blobs.read(entry.sha, max_bytes)
     if content is None:
-        return rejected(raw, name, Verdict("read.damaged", "its object is missing", "a whole repository"))
+        return rejected(raw, name, Verdict("read.damaged", "its object is missing or damaged", "a whole repository"))
+    if len(content) > max_bytes:
+        return rejected(raw, name, Verdict("read.max_bytes", f"over {max_bytes}", max_bytes))
     document = repository.document(name, entry.path)
     return Raw(
         name,
@@ -126,11 +129,17 @@ def _licences(entries: list[_Entry], blobs: _Objects) -> dict[str, str]:
 
 
 def _entries(folder: Path) -> Iterator[_Entry]:
-    for line in _run(folder, "ls-tree", "-r", "-z", "-l", "--full-tree", "HEAD").split(b"\0"):
+    """The files at HEAD. Their sizes are 0 where one of them cannot be had, which git takes for the end."""
+    listing = ("ls-tree", "-r", "-z", "--full-tree")
+    try:
+        told_all = _run(folder, *listing, "-l", "HEAD")
+    except subprocess.CalledProcessError:
+        told_all = _run(folder, *listing, "HEAD")
+    for line in told_all.split(b"\0"):
         if line:
             told, _, path = line.partition(b"\t")
-            mode, _, sha, size = told.decode().split()
-            yield _Entry(mode, sha, int(size) if size.isdigit() else 0, path.decode("utf-8", "replace"))
+            mode, _, sha, *size = told.decode().split()
+            yield _Entry(mode, sha, int(size[0]) if size and size[0].isdigit() else 0, path.decode("utf-8", "replace"))
 
 
 def _address(folder: Path) -> str:
@@ -143,38 +152,56 @@ def _address(folder: Path) -> str:
 
 
 class _Objects:
-    """Contents out of the object store, one after another over a pipe."""
+    """Contents out of the object store, one after another over a pipe; git ends at a damaged one, and another is started."""
 
     def __init__(self, folder: Path) -> None:
-        self._process = subprocess.Popen(
-            _command(folder, "cat-file", "--batch"), env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> _Objects:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for pipe in (self._process.stdin, self._process.stdout):
+        self._end()
+
+    def read(self, name: str, max_bytes: int = MAX_BYTES) -> tuple[str, bytes | None]:
+        """The hash of an object and its content, of which no more is held than shows that it is too long.
+
+        The content is None if it is not there or damaged.
+        """
+        process = self._process = self._process or self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(name.encode() + b"\n")
+            process.stdin.flush()
+            told = process.stdout.readline().decode().split()
+            if told[1:] == ["missing"]:
+                return "", None
+            left = int(told[2]) + 1
+            content = process.stdout.read(min(left, max_bytes + 2))
+        except (BrokenPipeError, IndexError, ValueError):
+            left, content = 1, b""
+        if len(content) < left:
+            self._end()
+        return (told[0], content[:-1]) if len(content) == min(left, max_bytes + 2) else ("", None)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = _command(self._folder, "cat-file", "--batch")
+        return subprocess.Popen(
+            command, env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
-        self._process.kill()
-        self._process.wait()
-
-    def read(self, name: str) -> tuple[str, bytes | None]:
-        """The hash of an object and its content; None for the content if it is not there."""
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        try:
-            stdin.write(name.encode() + b"\n")
-            stdin.flush()
-            told = stdout.readline().decode().split()
-            content = stdout.read(int(told[2]) + 1) if len(told) == 3 else b""
-        except BrokenPipeError:
-            return "", None
-        return (told[0], content[:-1]) if content and len(content) == int(told[2]) + 1 else ("", None)
+        process.kill()
+        process.wait()
 
 
 def _run(folder: Path, *arguments: str) -> bytes:

@@ -26,7 +26,16 @@ _DATES = (
     "pubdate",
     "publishdate",
 )
+_CHARSET = re.compile(
+    rb"""(?:<meta\s[^<>]{0,500}?charset|<\?xml\s[^<>]{0,100}?encoding)\s{0,5}=\s{0,5}["']?([\w.:-]{2,40})""", re.IGNORECASE
+)
 _ADDRESSES = ("canonical", "og:url")
+
+
+def charset(page: bytes) -> str | None:
+    """The encoding that a page says it is in."""
+    found = _CHARSET.search(page[:HEAD_BYTES])
+    return found[1].decode("ascii", "replace") if found else None
 
 
 def tell(document: Document, page: bytes) -> None:
@@ -36,7 +45,7 @@ def tell(document: Document, page: bytes) -> None:
     document.url = document.url or next((told[name] for name in _ADDRESSES if told.get(name, "").startswith("http")), "")
     document.date = document.date or next((told[name][:40] for name in _DATES if told.get(name)), "")
     document.license = document.license or told.get("license", "") or _told(foot).get("license", "")
-    if found := _TITLE.search(head):
+    if (found := _TITLE.search(head)) and "\ufffd" not in found[1]:
         document.meta = {**document.meta, "title": " ".join(html.unescape(found[1]).split())}
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from lianlu.core.errors import DataError
 from lianlu.data.read.media import with_media
+from lianlu.data.read.plain import plain
 from lianlu.data.read.raw import RECORD, Raw
 from lianlu.data.rules.thresholds import Verdict
 from lianlu.formats import documents, jsonl
@@ -24,33 +25,51 @@ ROWS_AT_ONCE = 100
 def read(raw: Raw, text_fields: tuple[str, ...], max_bytes: int) -> Iterator[Raw]:
     """The records of one file, in order."""
     if raw.file.lower().endswith(".parquet"):
-        yield from _parquet(raw, max_bytes)
+        yield from _parquet(raw, text_fields, max_bytes)
     else:
         yield from _jsonl(raw, text_fields, max_bytes)
 
 
 def _jsonl(raw: Raw, text_fields: tuple[str, ...], max_line_bytes: int) -> Iterator[Raw]:
     empty = True
-    for item in jsonl.read_records(Path(raw.file), text_fields, max_line_bytes):
+    try:
+        for item in jsonl.read_records(Path(raw.file), text_fields, max_line_bytes):
+            empty = False
+            name = f"{raw.path}#{item.line}"
+            if isinstance(item, jsonl.Rejected):
+                yield _refused(raw, name, item.reason, item.num_bytes, item.excerpt)
+            else:
+                yield _record(raw, name, _as_row(item.value, item.text, text_fields), item.num_bytes)
+    except DataError as error:
         empty = False
-        name = f"{raw.path}#{item.line}"
-        if isinstance(item, jsonl.Rejected):
-            verdict = Verdict("read.bad_line", item.reason, "a JSON object with a text")
-            document = documents.Document(name, item.excerpt, path=raw.path)
-            yield Raw(name, RECORD, item.num_bytes, path=raw.path, document=document, verdict=verdict)
-        else:
-            document = documents.from_row(_as_row(item, text_fields), name)
-            yield _record(raw, document, item.num_bytes)
+        yield _damaged(raw, f"{raw.path}#1", error)
     if empty:
         yield Raw(raw.id, RECORD, 0, path=raw.path, verdict=Verdict("read.empty", 0, 1))
 
 
-def _as_row(item: jsonl.Record, text_fields: tuple[str, ...]) -> dict[str, Any]:
-    rest = {key: value for key, value in item.value.items() if key not in text_fields and key not in jsonl.TEXT_FIELDS}
-    return {**rest, "text": item.text}
+def _as_row(value: dict[str, Any], text: str, text_fields: tuple[str, ...]) -> dict[str, Any]:
+    rest = {key: one for key, one in value.items() if key not in text_fields and key not in jsonl.TEXT_FIELDS}
+    return {**rest, "text": text}
 
 
-def _parquet(raw: Raw, max_bytes: int) -> Iterator[Raw]:
+def _record(raw: Raw, name: str, row: dict[str, Any], num_bytes: int) -> Raw:
+    """A row as a document, or why it cannot be one."""
+    try:
+        document = documents.from_row(row, name)
+        document.meta = with_media(plain(document.meta))
+    except (ValueError, RecursionError) as error:
+        return _refused(raw, name, str(error)[:200], num_bytes)
+    document.path = document.path or raw.path
+    return Raw(document.id, RECORD, num_bytes, path=raw.path, document=document)
+
+
+def _refused(raw: Raw, name: str, reason: str, num_bytes: int = 0, excerpt: str = "") -> Raw:
+    document = documents.Document(name, excerpt, path=raw.path)
+    verdict = Verdict("read.bad_line", reason, "a JSON object with a text")
+    return Raw(name, RECORD, num_bytes, path=raw.path, document=document, verdict=verdict)
+
+
+def _parquet(raw: Raw, text_fields: tuple[str, ...], max_bytes: int) -> Iterator[Raw]:
     """The rows, group by group: a damaged group is a rejection, and those after it are read."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -58,10 +77,15 @@ def _parquet(raw: Raw, max_bytes: int) -> Iterator[Raw]:
     path = Path(raw.file)
     try:
         with pq.ParquetFile(path) as file:
-            documents.check_schema(path, file.schema_arrow)
+            schema = file.schema_arrow
+            if not set(text_fields) & set(schema.names):
+                told = f"no column {' or '.join(text_fields)} (only {', '.join(schema.names)})"
+                raise DataError(f"{path} has {told}", hint="name the column of texts with text_fields")
+            documents.check_schema(path, schema.append(pa.field(jsonl.TEXT_FIELDS[0], pa.string())))
             first = 1
             for group in range(file.num_row_groups):
-                yield from _group(raw, file, group, first, max_bytes)
+                for number, row in _rows(raw, file, group, first, max_bytes):
+                    yield row if isinstance(row, Raw) else _row(raw, f"{raw.path}#{number}", row, text_fields)
                 first += file.metadata.row_group(group).num_rows
             if first == 1:
                 yield Raw(raw.id, RECORD, 0, path=raw.path, verdict=Verdict("read.empty", 0, 1))
@@ -69,8 +93,8 @@ def _parquet(raw: Raw, max_bytes: int) -> Iterator[Raw]:
         yield _damaged(raw, f"{raw.path}#1", error)
 
 
-def _group(raw: Raw, file: Any, group: int, first: int, max_bytes: int) -> Iterator[Raw]:
-    """The rows of one group, the first of which is number `first` of its file."""
+def _rows(raw: Raw, file: Any, group: int, first: int, max_bytes: int) -> Iterator[tuple[int, dict[str, Any] | Raw]]:
+    """Number and values of the rows of one group, the first of which is number `first` of its file; or what is wrong with one."""
     import pyarrow as pa
 
     place = first
@@ -80,14 +104,38 @@ def _group(raw: Raw, file: Any, group: int, first: int, max_bytes: int) -> Itera
             for row in range(batch.num_rows):
                 name = f"{raw.path}#{place}"
                 if sizes[row] > max_bytes:  # a cell becomes a string of Python only if it is not too large
-                    yield Raw(name, RECORD, sizes[row], path=raw.path, verdict=Verdict("read.max_bytes", sizes[row], max_bytes))
+                    verdict = Verdict("read.max_bytes", sizes[row], max_bytes)
+                    yield place, Raw(name, RECORD, sizes[row], path=raw.path, verdict=verdict)
                 else:
-                    (values,) = batch.slice(row, 1).to_pylist()
-                    document = documents.from_row(values, name)
-                    yield _record(raw, document, len(document.text.encode("utf-8", "replace")))
+                    yield place, _values(raw, name, batch, row)
                 place += 1
     except (pa.ArrowException, OSError, ValueError) as error:
-        yield _damaged(raw, f"{raw.path}#{place}", error)
+        yield place, _damaged(raw, f"{raw.path}#{place}", error)
+
+
+def _values(raw: Raw, name: str, batch: Any, row: int) -> dict[str, Any] | Raw:
+    """The cells of a row, or that one of them has no value in Python: no UTF-8, a time of no zone."""
+    import pyarrow as pa
+
+    try:
+        (values,) = batch.slice(row, 1).to_pylist()
+    except (pa.ArrowException, ValueError, LookupError, ArithmeticError) as error:
+        return _damaged(raw, name, error)
+    return dict(values)
+
+
+def _row(raw: Raw, name: str, row: dict[str, Any], text_fields: tuple[str, ...]) -> Raw:
+    """A row of a table as a document; a text may be bytes in UTF-8."""
+    texts = [row[field] for field in text_fields if row.get(field) is not None]
+    text = next((one for one in texts if isinstance(one, str | bytes)), None if texts else "")
+    if text is None:
+        return _refused(raw, name, f"no text in {' or '.join(text_fields)} but {type(texts[0]).__name__}")
+    try:
+        text = text if isinstance(text, str) else text.decode()
+        told = {key: plain(value) for key, value in _as_row(row, "", text_fields).items()}
+    except ValueError as error:
+        return _damaged(raw, name, error)
+    return _record(raw, name, {**told, "text": text}, len(text.encode("utf-8", "replace")))
 
 
 def _sizes(batch: Any) -> list[int]:
@@ -106,9 +154,3 @@ def _damaged(raw: Raw, name: str, error: Exception) -> Raw:
     reason = error.message if isinstance(error, DataError) else (str(error).splitlines() or [type(error).__name__])[0]
     verdict = Verdict("read.damaged", reason.replace(raw.file, raw.path)[:200], "a whole Parquet file with texts")
     return Raw(name, RECORD, 0, path=raw.path, verdict=verdict)
-
-
-def _record(raw: Raw, document: documents.Document, num_bytes: int) -> Raw:
-    document.path = document.path or raw.path
-    document.meta = with_media(document.meta)
-    return Raw(document.id, RECORD, num_bytes, path=raw.path, document=document)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lianlu.core.errors import DataError
+from lianlu.core.files import walk
 from lianlu.data.read import archive, git, records, warc
 from lianlu.data.read.raw import (
     ARCHIVE,
@@ -54,6 +55,8 @@ def list_files(source: Path) -> Listing:
     """Everything below a folder, or one file. Raises: DataError if there is nothing."""
     if not source.exists():
         raise DataError(f"there is no {source}", hint="check the path of source; `python` stands for Python's own sources")
+    if not source.is_file() and not source.is_dir():
+        raise DataError(f"{source} is neither a file nor a folder", hint="pipes and devices are not read: write to a file first")
     if source.is_file():
         return Listing.of([_file(source, source.name)])
     if git.is_repository(source):
@@ -77,7 +80,7 @@ class _Folder:
 def _walk(root: Path) -> Iterator[Raw]:
     unreadable: list[OSError] = []
     repositories: dict[str, Repository] = {}
-    for folder, names, files in os.walk(root, onerror=unreadable.append):
+    for folder, names, files in walk(root, unreadable.append):
         is_worktree = git.has_git(Path(folder))
         names[:] = sorted(name for name in names if not name.startswith("."))
         above = repositories.get(os.path.dirname(folder))
@@ -90,9 +93,8 @@ def _walk(root: Path) -> Iterator[Raw]:
                 path = Path(folder, name)
                 raw = _file(path, path.relative_to(root).as_posix())
                 yield _told(raw, own) if own is not None and raw.kind not in CONTAINERS else raw
-        while unreadable:
-            error = unreadable.pop()
-            yield _rejected(Path(error.filename), root, Verdict("read.unreadable", error.strerror or "", "a readable folder"))
+    for error in unreadable:
+        yield _rejected(Path(error.filename), root, Verdict("read.unreadable", error.strerror or "", "a readable folder"))
 
 
 def _folders(folder: Path, root: Path, names: list[str]) -> Iterator[Raw]:
@@ -136,7 +138,18 @@ def expand(raws: Iterable[Raw], text_fields: tuple[str, ...], max_bytes: int) ->
     for raw in raws:
         if raw.verdict is not None or raw.kind not in CONTAINERS:
             yield raw
+        elif raw.kind != REPOSITORY and (reason := _locked(raw)):
+            yield replace(raw, kind=TEXT, verdict=Verdict("read.unreadable", reason, "a readable file"))
         elif raw.kind == RECORD:
             yield from records.read(raw, text_fields, max_bytes)
         else:
             yield from READERS[raw.kind](raw, max_bytes)
+
+
+def _locked(raw: Raw) -> str:
+    """Why a file cannot be opened, or empty."""
+    try:
+        open(raw.file, "rb").close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""

@@ -1,21 +1,21 @@
 """Web archives (WARC 1.0 and 1.1, ISO 28500; .warc, .warc.gz, and the WET files of texts): pages with address and date.
 
 Read by FastWARC, record by record, so that the size of an archive does not matter. Answers with HTML, plain text, Markdown or
-a PDF are read; every other answer (another type, a status that is not 200) is a rejection that says so. A truncated or
-damaged archive gives the records before the break and one rejection for the rest; those after the damage too, where the library
-finds its way on (after a header of any length, for one).
+a PDF are read; every other answer (another type, a status that is not 200) is a rejection that says so. Damage costs the record
+it is in: reading goes on where the next record begins, or in a packed archive the next member of gzip that holds one.
 
 Of a body no more is held or unpacked than the limit for documents: bodies are decoded here (`http_body`), not by the library.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lianlu.data.read.http_body import decoded, in_utf8
 from lianlu.data.read.raw import HTML, MARKDOWN, PDF, TEXT, Raw, rejected
+from lianlu.data.read.warc_places import GZIP, Packed, Plain
 from lianlu.data.rules.thresholds import Verdict
 from lianlu.formats import jsonl
 from lianlu.formats.documents import Document
@@ -28,45 +28,41 @@ TYPES = {
 }  # fmt: skip
 
 
+SILENT = ("warcinfo", "request", "metadata", "revisit")
+"""Types of records that hold no page: what was asked, and that a page was as it had been before."""
+
+
 def pages(raw: Raw, max_bytes: int) -> Iterator[Raw]:
     """The answers in one archive, in order."""
-    number = found = 0
-    broken = False
-    for number, record in enumerate(_records(Path(raw.file)), 1):
-        page: Raw | None = None
-        try:
-            if isinstance(record, Exception):
-                raise record
-            page = _answer(raw, record, number, max_bytes)
-            broken = False
-        except (OSError, EOFError, ValueError) as error:
-            if broken:
-                break  # twice in a row: there is no way on
-            broken = True
-            reason = jsonl.damage(error).replace(raw.file, raw.path)[:200]
-            page = rejected(raw, f"{raw.path}#{number}", Verdict("read.damaged", reason, "a whole archive"))
-        if page is not None:
-            found += 1
-            yield page
-    if not found:
-        yield rejected(raw, raw.id, Verdict("read.empty", 0, 1))
-
-
-def _records(path: Path) -> Iterator[WarcRecord | Exception]:
-    """The records of an archive, and what went wrong where one could not be had; reading goes on after that if it can."""
     from fastwarc.warc import ArchiveIterator
 
-    archive: Any = None
-    while True:
-        try:
-            archive = archive or ArchiveIterator(path)
-            record = next(archive, None)
-        except (OSError, EOFError, ValueError) as error:
-            yield error
-            continue
-        if record is None:
-            return
-        yield record
+    number = found = 0
+    place: int | None = 0
+    told = False
+    with open(raw.file, "rb") as file:
+        archive = Packed(file) if file.read(2) == GZIP else Plain(file)
+        while place is not None:
+            start: int | None = None
+            is_read = True
+            try:
+                for record in ArchiveIterator(archive.stream(place)):
+                    start, is_read, number = record.stream_pos, False, number + 1
+                    page = _answer(raw, record, number, max_bytes)
+                    is_read = True
+                    if page is not None:
+                        found += 1
+                        yield page
+                break
+            except (OSError, EOFError, ValueError, zlib.error) as error:
+                is_packing = isinstance(error, EOFError | zlib.error)
+                if not (told and start is None):  # else it is the header that has been told of
+                    found, number = found + 1, number + is_read
+                    reason = jsonl.damage(error).replace(raw.file, raw.path)[:200]
+                    yield rejected(raw, f"{raw.path}#{number}", Verdict("read.damaged", reason, "a whole archive"))
+                told = is_read and start is not None and not is_packing
+                place = archive.after(place, None if is_packing and is_read else start)
+    if not found:
+        yield rejected(raw, raw.id, Verdict("read.empty", 0, 1))
 
 
 def _answer(raw: Raw, record: WarcRecord, number: int, max_bytes: int) -> Raw | None:
@@ -75,16 +71,21 @@ def _answer(raw: Raw, record: WarcRecord, number: int, max_bytes: int) -> Raw | 
 
     if record.headers.get("Content-Length") is None:
         raise EOFError  # every record has one: its header breaks off
-    if record.record_type in (WarcRecordType.response, WarcRecordType.conversion):
+    kind = record.record_type
+    if kind in (WarcRecordType.response, WarcRecordType.resource, WarcRecordType.conversion):
         return _page(raw, record, number, max_bytes)
     if record.reader.consume() < record.content_length:
         raise EOFError
-    return None
+    told = record.headers.get("WARC-Type") or "none"
+    if told.lower() in SILENT:
+        return None
+    verdict = Verdict("read.record_type", told[:200], "response, resource or conversion")
+    return rejected(raw, _name(raw, record, number), verdict, record.content_length)
 
 
 def _page(raw: Raw, record: WarcRecord, number: int, max_bytes: int) -> Raw:
     """One answer. Raises: EOFError if the archive breaks off in it."""
-    name = (record.record_id or f"{raw.path}#{number}").strip("<>").removeprefix("urn:uuid:")
+    name = _name(raw, record, number)
     document = Document(name, "", url=record.headers.get("WARC-Target-URI") or "", date=_date(record), path=raw.path)
     kind = TYPES.get(_type(record), "")
     left = record.content_length
@@ -95,6 +96,10 @@ def _page(raw: Raw, record: WarcRecord, number: int, max_bytes: int) -> Raw:
     if isinstance(content, Verdict):
         return Raw(name, TEXT, left, path=raw.path, document=document, verdict=content)
     return Raw(name, kind, len(content), path=raw.path, document=document, content=content)
+
+
+def _name(raw: Raw, record: WarcRecord, number: int) -> str:
+    return (record.record_id or f"{raw.path}#{number}").strip("<>").removeprefix("urn:uuid:")
 
 
 def _hopeless(record: WarcRecord, max_bytes: int) -> Verdict | None:

@@ -17,15 +17,16 @@ def num_chunks(scored: Path) -> int:
 
 def document_columns(scored: Path, number: int, *names: str) -> list[list[Any]]:
     """Columns of the documents of a chunk, as lists. Raises: DataError if the chunk is damaged or gone."""
-    return _columns(scored / f"{number:05d}{DOCUMENTS}", names)
+    return columns_of(scored / f"{number:05d}{DOCUMENTS}", *names)
 
 
 def decision_columns(artifact: Path, number: int, *names: str) -> list[list[Any]]:
     """Columns of the decisions about a chunk, as lists, in the order of its documents. Raises: DataError."""
-    return _columns(artifact / DECISIONS / f"{number:05d}.parquet", names)
+    return columns_of(artifact / DECISIONS / f"{number:05d}.parquet", *names)
 
 
-def _columns(path: Path, names: tuple[str, ...]) -> list[list[Any]]:
+def columns_of(path: Path, *names: str) -> list[list[Any]]:
+    """Columns of a Parquet file, as lists. Raises: DataError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -152,6 +152,21 @@ def test_one_bad_member_of_a_zip_costs_only_itself(tmp_path: Path) -> None:
     assert rules(members(path)) == {"a.zip/a.txt": "read.damaged", "a.zip/b.txt": ""}
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_member_of_any_packing_costs_only_itself(tmp_path: Path, method: int) -> None:
+    texts = [random.Random(number).randbytes(2000).hex() for number in range(6)]
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as file:
+        for number, text in enumerate(texts):
+            file.writestr(f"{number}.txt", text)
+        place = file.infolist()[2].header_offset + 40
+    whole = (tmp_path / "a.zip").read_bytes()
+    for start, end in ((place, place + 12), (place + 12, place + 500), (place + 500, place + 501), (place - 40, place)):
+        harmed = whole[:start] + bytes(byte ^ 0x5A for byte in whole[start:end]) + whole[end:]
+        (tmp_path / "a.zip").write_bytes(harmed)
+        found = rules(members(tmp_path / "a.zip"))
+        assert [found.get(f"a.zip/{number}.txt") for number in range(6)] == ["", "", "read.damaged", "", "", ""]
+
+
 def test_bombs_cost_little_memory_and_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "FREE_BYTES", 50_000_000)
     with zipfile.ZipFile(tmp_path / "big.zip", "w", zipfile.ZIP_DEFLATED) as file:

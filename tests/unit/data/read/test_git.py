@@ -132,6 +132,28 @@ def test_a_repository_without_commits_or_with_lost_objects_is_a_rejection(tmp_pa
     assert "ships/LICENSE" in kept
 
 
+def test_a_damaged_object_costs_only_its_file(ships: Path) -> None:
+    objects = ships / ".git" / "objects"
+    lost = run(ships, "rev-parse", "HEAD:ferry.py")
+    loose = objects / lost[:2] / lost[2:]
+    loose.chmod(0o644)
+    whole = loose.read_bytes()
+    for place in (0, len(whole) // 2, len(whole) - 2):
+        loose.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        kept, rejected = made(ships / ".git")
+        assert rejected["ships/ferry.py"] == "read.damaged"
+        assert rejected["ships/huge.txt"] == "read.max_bytes"
+        assert {"ships/vendor/knots/knot.c", "ships/LICENSE", "ships/中文 name.md"} <= set(kept)
+        assert kept["ships/vendor/knots/knot.c"].license == "Unlicense"
+
+
+def test_a_pointer_to_a_large_file_is_no_text(ships: Path) -> None:
+    (ships / "large.txt").write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 12345\n")
+    run(ships, "add", ".")
+    run(ships, "commit", "-m", "pointer")
+    assert made(ships / ".git")[1]["ships/large.txt"] == made(ships)[1]["large.txt"] == "read.lfs_pointer"
+
+
 def test_settings_of_a_repository_run_no_programs(ships: Path, tmp_path: Path) -> None:
     trap = tmp_path / "trap"
     trap.write_text(f"#!/bin/sh\ntouch {tmp_path}/sprung\n")
