@@ -37,7 +37,7 @@ from asking import OURS, Tool, tools
 RESULTS = Path(__file__).parent / "results" / "data.json"
 ROUNDS = 3
 PEERS = ("datatrove", "data_juicer", "rensa")
-SAMPLE_BYTES = 4_000_000
+SAMPLE_BYTES = 8_000_000
 FOUR = ("gopher_quality", "gopher_repetition", "c4", "fineweb")
 NEAREST = ("gopher_quality", "gopher_repetition", "line_breaks", "odd_characters")
 """lianlu's families that look at what data-juicer's filters look at."""

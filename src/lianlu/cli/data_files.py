@@ -1,4 +1,4 @@
-"""The verbs below `data` that write files: export, report, train-filter, forget."""
+"""The verbs below `data` that write files: export, report, train-filter, train-counts, forget."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ def add_verbs(group: typer.Typer) -> None:
     for verb in (export, report, forget):
         group.command()(verb)
     group.command("train-filter")(train_filter)
+    group.command("train-counts")(train_counts)
 
 
 def export(
@@ -72,6 +73,20 @@ def train_filter(
     from lianlu.data.train_filter import train_filter as train
 
     train(seeds, out, name, positive, is_unwanted=unwanted)
+
+
+def train_counts(
+    seeds: Annotated[Path, typer.Argument(metavar="SEEDS", help="A folder or file of texts of all kinds that are to be kept.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The counts to write, for example counts.npz.")],
+) -> None:
+    """Count the bytes of good texts: a model for the rules perplexity and long_text where no checkpoint is at hand."""
+    from lianlu.core import console
+    from lianlu.data.filters import count_model
+    from lianlu.data.read.texts import texts_in
+
+    num_bytes, num_texts = count_model.train((text for text in texts_in(seeds) if text), out)
+    console.out(f"counted {num_bytes / 1e6:.1f} MB of {num_texts:,} texts (at most {count_model.SEED_BYTES / 1e6:.0f} MB)")
+    console.out(f"use: model={out} with thresholds.perplexity.max_bits_per_byte, set by lianlu data tune")
 
 
 def forget(

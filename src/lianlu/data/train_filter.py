@@ -27,18 +27,14 @@ from lianlu.data.filters import logistic
 from lianlu.data.filters.linear_filter import LinearFilter, quantised, save
 from lianlu.data.filters.ngrams import NgramSettings
 from lianlu.data.filters.related import relations
-from lianlu.data.read import extract, sources
-from lianlu.data.read.html_extractor import HtmlExtractor
 from lianlu.data.read.normalise import normalise
-from lianlu.data.rules.thresholds import Verdict
+from lianlu.data.read.texts import texts_in
 from lianlu.formats import jsonl
 
 UNWANTED = ("toxicity", "porn", "advertisement")
 """Names of filters whose high scores are dropped; all others (quality, fluency) keep them unless told otherwise."""
 POSITIVES = ("1", "true", "yes", "positive")
 MIN_SEEDS = 10
-MAX_DOCUMENT_BYTES = 50_000_000
-HTML_LIMIT_S = 5.0
 SHOWN_THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9)
 MIN_AUC = 0.8
 """Ours: below this one of five pairs of texts is in the wrong order, and what is dropped is hardly worse than what is kept."""
@@ -162,7 +158,7 @@ def read_seeds(source: Path) -> Iterator[Seed]:
     if source.is_file() and jsonl.is_jsonl(source):
         found = _jsonl_seeds(source)
     elif source.is_dir():
-        found = (seed for folder in _folders(source) for seed in _folder_seeds(folder))
+        found = ((text and (text, folder.name)) or None for folder in _folders(source) for text in texts_in(folder))
     else:
         raise DataError(
             f"{source} is neither JSONL nor a folder", hint='give lines of {"text", "label"}, or two folders of documents'
@@ -197,21 +193,6 @@ def _label(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value).strip() if isinstance(value, str | int) else ""
-
-
-def _folder_seeds(folder: Path) -> Iterator[Seed | None]:
-    pages = HtmlExtractor(HTML_LIMIT_S)
-    try:
-        listing = sources.list_files(folder)
-        for raw in sources.expand(listing.raws, jsonl.TEXT_FIELDS, MAX_DOCUMENT_BYTES):
-            content = extract.read(raw, MAX_DOCUMENT_BYTES)
-            documents = content if isinstance(content, Verdict) else extract.documents(raw, content, pages)
-            if isinstance(documents, Verdict):
-                yield None
-            else:
-                yield from ((normalise(document.text), folder.name) for document in documents)
-    finally:
-        pages.close()
 
 
 def _show(made: LinearFilter, out: Path) -> None:

@@ -10,6 +10,7 @@ from lianlu.cli.main import call
 from lianlu.cli.stage_verbs import SUMMARIES
 from lianlu.core.files import write_text
 from lianlu.core.store import InputRecord, Output, Store
+from lianlu.data.filters.count_model import CountModel
 from lianlu.stages import STAGES
 
 Captured = pytest.CaptureFixture[str]
@@ -176,3 +177,15 @@ def test_gc_removes_damage(store: Store, capsys: Captured) -> None:
     assert call(["gc", "--damaged"]) == 0
     assert not (store.root / "artifacts" / "raw-111").exists()
     assert store.find("clean-222") is not None
+
+
+def test_counts_are_trained_from_a_folder_and_judge_texts(tmp_path: Path, capsys: Captured) -> None:
+    good = tmp_path / "good"
+    good.mkdir()
+    for number in range(3):
+        (good / f"{number}.md").write_text(f"The harbour was quiet on day {number}, and the boats lay still.\n" * 5)
+    (good / "empty.txt").write_text("")
+    assert call(["data", "train-counts", str(good), "--out", str(tmp_path / "counts.npz")]) == 0
+    assert "of 3 texts" in capsys.readouterr().out
+    model = CountModel.load(tmp_path / "counts.npz")
+    assert model.bits_per_byte("The boats lay still in the harbour.") < model.bits_per_byte("QX#7 zzkv @@!! 0x9f")

@@ -70,12 +70,17 @@ class CountModel:
         return costs
 
 
-def train(texts: Iterable[str], path: Path, max_bytes: int = SEED_BYTES) -> None:
-    """Count the seed texts, up to `max_bytes` of them, into a file that `CountModel.load` reads. Raises: DataError for none."""
-    counts = ByteNgram(_up_to(texts, max_bytes))
+def train(texts: Iterable[str], path: Path, max_bytes: int = SEED_BYTES) -> tuple[int, int]:
+    """Count the seed texts, up to `max_bytes` of them, into a file that `CountModel.load` reads.
+
+    Returns the bytes and the texts that were counted. Raises: DataError for none.
+    """
+    pieces = list(_up_to(texts, max_bytes))
+    counts = ByteNgram(pieces)
     if not counts.num_grams:
         raise DataError("there are no seed texts to count", hint="give documents of the kinds that are to be kept")
     counts.save(path)
+    return sum(map(len, pieces)), len(pieces)
 
 
 def _up_to(texts: Iterable[str], left: int) -> Iterator[bytes]:

@@ -7,12 +7,13 @@ once, unpacked, before its size is known (the format allows two gibibytes); abov
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lianlu.core.errors import DataError
-from lianlu.data.read.media import with_media
+from lianlu.data.read.media import LISTS, interleaved, with_media
 from lianlu.data.read.plain import plain
 from lianlu.data.read.raw import RECORD, Raw
 from lianlu.data.rules.thresholds import Verdict
@@ -33,18 +34,31 @@ def read(raw: Raw, text_fields: tuple[str, ...], max_bytes: int) -> Iterator[Raw
 def _jsonl(raw: Raw, text_fields: tuple[str, ...], max_line_bytes: int) -> Iterator[Raw]:
     empty = True
     try:
-        for item in jsonl.read_records(Path(raw.file), text_fields, max_line_bytes):
+        for item in jsonl.read_records(Path(raw.file), (), max_line_bytes):
             empty = False
             name = f"{raw.path}#{item.line}"
             if isinstance(item, jsonl.Rejected):
                 yield _refused(raw, name, item.reason, item.num_bytes, item.excerpt)
+            elif row := _with_text(item.value, text_fields):
+                yield _record(raw, name, row, item.num_bytes)
             else:
-                yield _record(raw, name, _as_row(item.value, item.text, text_fields), item.num_bytes)
+                told = json.dumps(item.value, ensure_ascii=False)[: jsonl.EXCERPT_BYTES]
+                yield _refused(raw, name, f"no text in {' or '.join(text_fields)}", item.num_bytes, told)
     except DataError as error:
         empty = False
         yield _damaged(raw, f"{raw.path}#1", error)
     if empty:
         yield Raw(raw.id, RECORD, 0, path=raw.path, verdict=Verdict("read.empty", 0, 1))
+
+
+def _with_text(value: dict[str, Any], text_fields: tuple[str, ...]) -> dict[str, Any] | None:
+    """The row with the first of the texts in it, or that of lists of texts and pictures; None if it has neither."""
+    text = next((value[name] for name in text_fields if isinstance(value.get(name), str)), None)
+    if text is not None:
+        return _as_row(value, text, text_fields)
+    if found := interleaved(value):
+        return _as_row(found[1], found[0], text_fields)
+    return None
 
 
 def _as_row(value: dict[str, Any], text: str, text_fields: tuple[str, ...]) -> dict[str, Any]:
@@ -78,7 +92,7 @@ def _parquet(raw: Raw, text_fields: tuple[str, ...], max_bytes: int) -> Iterator
     try:
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow
-            if not set(text_fields) & set(schema.names):
+            if not {*text_fields, *LISTS} & set(schema.names):
                 told = f"no column {' or '.join(text_fields)} (only {', '.join(schema.names)})"
                 raise DataError(f"{path} has {told}", hint="name the column of texts with text_fields")
             documents.check_schema(path, schema.append(pa.field(jsonl.TEXT_FIELDS[0], pa.string())))
@@ -126,6 +140,8 @@ def _values(raw: Raw, name: str, batch: Any, row: int) -> dict[str, Any] | Raw:
 
 def _row(raw: Raw, name: str, row: dict[str, Any], text_fields: tuple[str, ...]) -> Raw:
     """A row of a table as a document; a text may be bytes in UTF-8."""
+    if not any(field in row for field in text_fields) and (found := interleaved(row)):
+        row = {**found[1], text_fields[0]: found[0]}
     texts = [row[field] for field in text_fields if row.get(field) is not None]
     text = next((one for one in texts if isinstance(one, str | bytes)), None if texts else "")
     if text is None:
