@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,11 +76,13 @@ def _tiers(chunk: Chunk, rules: Rules) -> list[Mapping[str, Any]]:
 def _passes(document: Document, decision: Decision, changes: Sequence[Edit], ledger: Ledger) -> bool:
     """Lead one document past all steps, up to the one that drops it, making its edits on the way."""
     whole, due = document.text, list[Edit]()
+    own = defaultdict[str, list[Edit]](list)
+    for edit in changes:
+        own[edit.rule.split(".")[0] if edit.kind == LINE else "pii"].append(edit)
     size = len(whole.encode())
     for step in STEPS[len(READ_STEPS) :]:
         ledger.enter(step, size)
-        now = [edit for edit in changes if (edit.rule.split(".")[0] == step if edit.kind == LINE else step == "pii")]
-        if now:
+        if now := own.get(step):
             due = sorted([*due, *now], key=lambda edit: edit.start)
             document.text = applied(whole, due)
         if decision.verdict is not None and step == decision.step:

@@ -43,7 +43,7 @@ from lianlu.formats.documents import Document, read_parquet, write_parquet
 
 CHUNK_BYTES = 1 << 20
 CHUNK_RAWS = 1000
-NUM_CHUNKS = 4096
+NUM_CHUNKS = 256
 """Chunks are made larger, up to `MAX_SCALE` times, where there would be more of them."""
 MAX_SCALE = 64
 SCORED, SETTINGS = "scored", "settings.json"
