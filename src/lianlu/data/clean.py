@@ -60,7 +60,8 @@ SCRATCH = "comparing"
 SERIAL_BYTES = 2_000_000
 """Below this size this process alone is faster than starting others; it then shares the fate of what it reads."""
 _BYTES_PER_CORE_S = 1.5e6
-_BASE_MEMORY_BYTES = 400_000_000
+_MAIN_BYTES, _WORKER_BYTES, _BYTES_FOR_SCALE = 200_000_000, 200_000_000, 26_000_000
+"""Memory of the main process, of a worker, and what larger chunks take for each worker (bench/data.py at three sizes)."""
 Rule = Literal[
     "language", "gopher_quality", "gopher_repetition", "line_breaks", "odd_characters", "paragraph_language", "long_text", "c4",
     "refinedweb", "punctuation", "fineweb", "safety", "filters", "perplexity", "code", "code_quality", "exact_dedup",
@@ -135,11 +136,11 @@ def estimate(config: CleanConfig) -> Estimate:
     """Seconds and memory from the size of the source; 12 MB are assumed where it does not exist yet."""
     workers = _num_workers(config)
     path = Path(config.source)
-    size = list_files(path).num_bytes if config.source != PYTHON and path.exists() else 12_000_000
+    listing = list_files(path) if config.source != PYTHON and path.exists() else Listing((), 12_000_000)
     return Estimate(
-        size / _BYTES_PER_CORE_S / workers + 3,
-        _BASE_MEMORY_BYTES + workers * 150_000_000,
-        f"{size / 1e6:.0f} MB at 1.5 MB/s a core",
+        listing.num_bytes / _BYTES_PER_CORE_S / workers + 3,
+        _MAIN_BYTES + workers * (_WORKER_BYTES + scale_of(listing) * _BYTES_FOR_SCALE),
+        f"{listing.num_bytes / 1e6:.0f} MB at 1.5 MB/s a core",
     )
 
 

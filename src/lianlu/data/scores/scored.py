@@ -45,7 +45,7 @@ CHUNK_BYTES = 1 << 20
 CHUNK_RAWS = 1000
 NUM_CHUNKS = 256
 """Chunks are made larger, up to `MAX_SCALE` times, where there would be more of them."""
-MAX_SCALE = 64
+MAX_SCALE = 8
 SCORED, SETTINGS = "scored", "settings.json"
 DOCUMENTS = ".documents.parquet"
 EDIT = {"start": "int64", "end": "int64", "text": "string", "kind": "string", "rule": "string"}
