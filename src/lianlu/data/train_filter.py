@@ -158,7 +158,7 @@ def read_seeds(source: Path) -> Iterator[Seed]:
     if source.is_file() and jsonl.is_jsonl(source):
         found = _jsonl_seeds(source)
     elif source.is_dir():
-        found = ((text and (text, folder.name)) or None for folder in _folders(source) for text in texts_in(folder))
+        found = ((text, folder.name) if text else None for folder in _folders(source) for text in texts_in(folder))
     else:
         raise DataError(
             f"{source} is neither JSONL nor a folder", hint='give lines of {"text", "label"}, or two folders of documents'

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lianlu.data.rules import c4, refinedweb
+from lianlu.data.rules import c4, characters, refinedweb
 from lianlu.data.rules.characters import CJK, Characters, Kind, codes, hashes_of, kinds, present
 from lianlu.data.rules.textview import TextView, split_words
 from lianlu.data.rules.thresholds import Thresholds, broken, shipped
@@ -87,3 +87,11 @@ def test_lines_that_may_break_a_rule_are_all_looked_at(lines: list[str], script:
                 wanted.add(start)
             start += len(line) + 1
         assert found == wanted
+
+
+@given(TEXTS)
+def test_long_texts_are_hashed_in_pieces_alike(text: str) -> None:
+    whole = TextView(text).token_hashes().tolist()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(characters, "_BLOCK", 3)
+        assert TextView(text).token_hashes().tolist() == whole

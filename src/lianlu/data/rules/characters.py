@@ -65,7 +65,9 @@ _CLASSES = {
 }
 _CATEGORIES = {"Co": Kind.PRIVATE, "Cn": Kind.PRIVATE, "Cs": Kind.PRIVATE, "So": Kind.SYMBOL, "Sk": Kind.SYMBOL}
 _NUM_CODES, _PLANE = 0x110000, 0x10000
-_PLACE = np.uint64(1 << 21)
+_STRIDE = np.uint64(1 << 21)
+"""Above all code points."""
+_BLOCK = 1 << 20
 Codes = npt.NDArray[np.uint32]
 Kinds = npt.NDArray[np.uint16]
 Mask = npt.NDArray[np.bool_]
@@ -144,19 +146,33 @@ def sums(values: npt.NDArray[Any], starts: Ints) -> Ints:
 
 def mixed(values: Hashes) -> Hashes:
     """The finaliser of SplitMix64: every bit of the input reaches every bit of the output."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    values = values ^ (values >> np.uint64(30))
+    values *= np.uint64(0xBF58476D1CE4E5B9)
+    values ^= values >> np.uint64(27)
+    values *= np.uint64(0x94D049BB133111EB)
+    values ^= values >> np.uint64(31)
+    return values
 
 
 def hashes(points: Codes, keep: Mask, starts: Ints) -> Hashes:
     """A hash of the kept characters in order, from each start to the next; nothing kept is 0. The first start is 0."""
-    if not len(starts):
-        return np.zeros(0, np.uint64)
-    so_far: Ints = np.cumsum(keep)
-    before = so_far[starts] - keep[starts]
-    place = so_far - np.repeat(before, np.diff(starts, append=len(points)))
-    values = mixed(points + place.astype(np.uint64) * _PLACE)
+    found = np.empty(len(starts), np.uint64)
+    first = 0
+    while first < len(starts):  # about a block at a time, since it takes 20 bytes for each character
+        last = max(int(np.searchsorted(starts, starts[first] + _BLOCK)), first + 1)
+        begin, end = starts[first], starts[last] if last < len(starts) else len(points)
+        found[first:last] = _hashes(points[begin:end], keep[begin:end], starts[first:last] - begin)
+        first = last
+    return found
+
+
+def _hashes(points: Codes, keep: Mask, starts: Ints) -> Hashes:
+    place = np.cumsum(keep, dtype=np.uint32)
+    place -= np.repeat(place[starts] - keep[starts], np.diff(starts, append=len(points)))
+    values = place.astype(np.uint64)
+    values *= _STRIDE
+    values += points
+    values = mixed(values)
     values[~keep] = 0
     found: Hashes = np.add.reduceat(values, starts)
     return found
