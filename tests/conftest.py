@@ -16,8 +16,8 @@ from hypothesis import settings
 # started in the background by a shell, a process ignores Ctrl-C, and so would all that the tests start
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# no test asserts on time: the machine may be slow or busy
-settings.register_profile("any machine", deadline=None)
+# no test asserts on time: the machine may be slow or busy; the same examples each time, but LIANLU_FUZZ=1 looks for new ones
+settings.register_profile("any machine", deadline=None, derandomize=not os.environ.get("LIANLU_FUZZ"))
 settings.load_profile("any machine")
 
 ROOT = Path(__file__).resolve().parent.parent

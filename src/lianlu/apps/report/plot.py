@@ -6,6 +6,7 @@ A pure function of its points. Curves are drawn as connected dots; points and ma
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -29,7 +30,7 @@ class Range:
         """The range of finite values."""
         low, high = min(values), max(values)
         room = 0.0 if high > low else abs(low) * 0.05 or 1.0
-        return Range(low - room, high + room)
+        return Range(max(low - room, -sys.float_info.max), min(high + room, sys.float_info.max))
 
     def place(self, value: float, size: int) -> int:
         """The cell of `size` cells that a value falls into; what lies outside falls into the outermost."""

@@ -76,3 +76,8 @@ def test_smoothing_leaves_out_what_is_no_number() -> None:
 def test_values_on_the_axis_are_no_longer_than_their_column(scale: float) -> None:
     lines = plot([(0, -1.23456789 * scale), (1, 9.87654321 * scale)], {}, width=40)
     assert all(line[LABEL + 1] == "|" for line in lines[:-2])
+
+
+@pytest.mark.parametrize("value", [-1.712e308, 1.7976931348623157e308, 5e-324])
+def test_the_largest_and_the_smallest_number_can_be_drawn(value: float) -> None:
+    assert len(plot([], {"o": [(0.0, value)]}, 1, 1)) == len(plot([], {"o": [(0.0, 1.0)]}, 1, 1))
