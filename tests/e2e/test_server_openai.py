@@ -125,7 +125,7 @@ def test_calls_stream_while_they_are_written(client: openai.OpenAI) -> None:
     text, (pieces,), reason = streamed(chunks)
     assert (text, reason) == ("", "tool_calls")
     assert (pieces[0].function.name, pieces[0].function.arguments) == ("answer", "")
-    assert len(pieces) > 3
+    assert len(pieces) > 2  # the name, and arguments in several pieces; how many, the load of the machine decides
     assert set(json.loads("".join(piece.function.arguments for piece in pieces[1:]))) == {"sure"}
 
 
