@@ -121,12 +121,15 @@ def test_one_tool_may_be_named(client: openai.OpenAI) -> None:
 
 
 def test_calls_stream_while_they_are_written(client: openai.OpenAI) -> None:
-    chunks = ask(client, tools=TOOLS, tool_choice=CHOOSE_ANSWER, parallel_tool_calls=False, stream=True)
-    text, (pieces,), reason = streamed(chunks)
-    assert (text, reason) == ("", "tool_calls")
-    assert (pieces[0].function.name, pieces[0].function.arguments) == ("answer", "")
-    assert len(pieces) > 2  # the name, and arguments in several pieces; how many, the load of the machine decides
-    assert set(json.loads("".join(piece.function.arguments for piece in pieces[1:]))) == {"sure"}
+    counts = []
+    for _ in range(5):  # a busy machine may join pieces
+        chunks = ask(client, tools=TOOLS, tool_choice=CHOOSE_ANSWER, parallel_tool_calls=False, stream=True)
+        text, (pieces,), reason = streamed(chunks)
+        assert (text, reason) == ("", "tool_calls")
+        assert (pieces[0].function.name, pieces[0].function.arguments) == ("answer", "")
+        assert set(json.loads("".join(piece.function.arguments for piece in pieces[1:]))) == {"sure"}
+        counts.append(len(pieces))
+    assert max(counts) > 3
 
 
 def test_a_model_may_call_or_not(client: openai.OpenAI) -> None:

@@ -94,7 +94,7 @@ def remove_leftovers(folder: Path) -> None:
 
     Any process of any machine that shares the folder may be writing, as long as the file system shares its locks too.
     """
-    for root, _, names in os.walk(folder):
+    for root, _, names in walk(folder):
         for path in (Path(root, name) for name in names if _TEMPORARY.fullmatch(name)):
             with contextlib.suppress(OSError), open(path, "r+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,7 +6,7 @@ A repository is what has one name (meta.repo, which the readers of folders, arch
 one document, or several where it is long. Documents that name no repository, and a second file of one path, go on as they are,
 after the repositories. Texts are held for about `BATCH_BYTES` of whole repositories at a time; files of documents are read again
 for each batch that has rows in them. What was forgotten in the store (`data forget`) is left out. A killed stage starts again
-from the beginning: 9,300 files (29 MB) take 9 s on two cores. Source: InternLM2 (arXiv 2403.17297, section 3.1.2).
+from the beginning. Source: InternLM2 (arXiv 2403.17297, section 3.1.2).
 """
 
 from __future__ import annotations

@@ -7,16 +7,15 @@ other; zeros after the last are padding.
 
 from __future__ import annotations
 
-import io
 import zlib
 from typing import IO, Any
 
-_PIECE_BYTES = 1 << 12
-"""Packed bytes that are unpacked at once, to four mebibytes at most."""
+from lianlu.formats.unpacking import PIECE_BYTES, Unpacking
+
 _GZIP = 31
 
 
-class GzipMembers(io.RawIOBase):
+class GzipMembers(Unpacking):
     """What a gzip file holds, from the place where `raw` stands.
 
     Reading raises zlib.error where the file is damaged and EOFError where it is cut off, after all before it has been read.
@@ -26,26 +25,13 @@ class GzipMembers(io.RawIOBase):
         self._raw = raw
         self._member: Any = None
         self._input = b""
-        self._ready = memoryview(b"")
         self._damage: zlib.error | None = None
         self._packed, self._unpacked = raw.tell(), 0
         self._starts: list[tuple[int, int]] = []
 
-    def readable(self) -> bool:
-        return True
-
     def tell(self) -> int:
         """How much has been given, in unpacked bytes."""
         return self._unpacked - len(self._ready)
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._ready:
-            if not self._unpack():
-                return 0
-        count = min(len(buffer), len(self._ready))
-        buffer[:count] = self._ready[:count]
-        self._ready = self._ready[count:]
-        return count
 
     def member_of(self, place: int) -> int:
         """Where the member begins, in the file, that holds this place of what is unpacked; places may only grow."""
@@ -53,11 +39,10 @@ class GzipMembers(io.RawIOBase):
             del self._starts[0]
         return self._starts[0][1] if self._starts else 0
 
-    def _unpack(self) -> bool:
-        """Unpack one more piece; False at the end of the file."""
+    def unpack(self) -> bool:
         if self._damage is not None:
             raise self._damage
-        piece = self._input or self._raw.read(_PIECE_BYTES)
+        piece = self._input or self._raw.read(PIECE_BYTES)
         self._input = b""
         if self._member is None and self._starts:
             padding = len(piece) - len(piece.lstrip(b"\0"))

@@ -24,14 +24,13 @@ import zstandard
 from lianlu.core.errors import DataError
 from lianlu.core.files import atomic_write
 from lianlu.formats.gzip_members import GzipMembers
+from lianlu.formats.unpacking import PIECE_BYTES, Unpacking
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson")
 TEXT_FIELDS = ("text", "content")
 MAX_LINE_BYTES = 50_000_000
 EXCERPT_BYTES = 200
 _SKIP_BYTES = 1 << 20
-# A Zstandard block of 4 bytes can hold 128 KiB, so 4 KiB of input unpack to 128 MiB at most.
-_PIECE_BYTES = 1 << 12
 
 
 @dataclass(slots=True)
@@ -133,30 +132,16 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
             yield raw
 
 
-class _ZstdReader(io.RawIOBase):
+class _ZstdReader(Unpacking):
     """Unpacks Zstandard frames and, unlike the library's own reader, raises EOFError when the last one is cut off."""
 
     def __init__(self, raw: IO[bytes]) -> None:
         self._raw = raw
         self._frame: Any = None
         self._input = b""
-        self._ready = memoryview(b"")
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._ready:
-            if not self._unpack():
-                return 0
-        count = min(len(buffer), len(self._ready))
-        buffer[:count] = self._ready[:count]
-        self._ready = self._ready[count:]
-        return count
-
-    def _unpack(self) -> bool:
-        """Unpack one more piece; False at the end of the file."""
-        piece = self._input or self._raw.read(_PIECE_BYTES)
+    def unpack(self) -> bool:
+        piece = self._input or self._raw.read(PIECE_BYTES)
         if not piece:
             if self._frame is not None:
                 raise EOFError("the last Zstandard frame is cut off")

@@ -2,8 +2,8 @@
 
     text -> code points -> kinds (bits, from one table of all of Unicode) -> numpy masks, sums per line, hashes per word
 
-The table is made from Python's own answers (`\\s`, `\\w`, `isalpha`, categories), so that both ways of looking agree; it takes
-2 MB and a tenth of a second, once in a process.
+The table is made from Python's own answers (`\\s`, `\\w`, `isalpha`, categories), so that both ways of looking agree. It
+is made once in a process.
 """
 
 from __future__ import annotations
